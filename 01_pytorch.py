@@ -1,0 +1,525 @@
+"""A GRU encoder and an attention decoder learn to reverse strings: a sequence-to-sequence model with attention.
+
+Reversal is the smallest task that needs attention and shows it: the first output symbol comes from the last input
+symbol, so a decoder that looks at the right place draws an anti-diagonal. The file follows the README: the task,
+the encoder, attention, the decoder, training, greedy decoding, the metrics, the figures, the command line.
+
+    python 01_pytorch.py                     trains for some seconds, reports, and draws the two figures in assets/
+    python 01_pytorch.py --sequence hello    shows where the decoder looks as it reverses your own string
+"""
+
+import argparse
+import math
+import os
+import string
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple, NoReturn
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The task: reverse a string
+# ---------------------------------------------------------------------------------------------------------------------
+
+# Tokens of their own, before the symbols of the alphabet: token SPECIALS + i stands for symbol i.
+PAD, SOS, EOS = 0, 1, 2
+SPECIALS = 3
+
+
+def sample_sources(
+    count: int, symbols: int, min_length: int, max_length: int, generator: torch.Generator, repeats: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Draw `count` random strings over `symbols` symbols, their lengths uniform in [min_length, max_length].
+
+    With `repeats`, each string uses a random stretch of the alphabet, from one symbol to all of it. Repeated symbols
+    are what attention confuses last, and uniform strings hold few of them: training on more of them saves steps.
+
+    Returns (source, lengths): (B, S) tokens, padded with PAD after the last symbol, and (B,), both on the CPU.
+    """
+    lengths = torch.randint(min_length, max_length + 1, (count,), generator=generator)
+    longest = int(lengths.max())
+    source = torch.rand(count, longest, generator=generator)
+    if repeats:
+        source *= torch.rand(count, 1, generator=generator)  # narrower: the first part of the alphabet ...
+        source += torch.rand(count, 1, generator=generator)  # ... and moved to a random place in it
+    source = SPECIALS + (source * symbols).long() % symbols
+    return source.masked_fill(torch.arange(longest) >= lengths[:, None], PAD), lengths
+
+
+def reversed_targets(source: Tensor, lengths: Tensor) -> Tensor:
+    """Return what the decoder must write: each string reversed, then EOS, then PAD. (B, S) -> (B, S + 1)."""
+    lengths = lengths.to(source.device)[:, None]  # (B, 1)
+    steps = torch.arange(source.size(1) + 1, device=source.device)  # (S + 1,)
+    target = F.pad(source, (0, 1), value=PAD).gather(1, (lengths - 1 - steps).clamp(min=0))
+    return target.masked_fill(steps == lengths, EOS).masked_fill(steps > lengths, PAD)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The encoder
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+class EncoderRNN(nn.Module):
+    """A bidirectional GRU (Cho et al. 2014) that turns each source position into a vector, h_s.
+
+    Both directions matter. The state of a forward GRU one position further on has read the symbol too, and a trained
+    decoder attends there just as well: the attention plot is then one column off. Two directions, half the size each,
+    meet at the symbol itself.
+    """
+
+    def __init__(self, embedding: nn.Embedding, hidden_size: int) -> None:
+        """`embedding` is shared with the decoder; `hidden_size` is that of both directions together, an even number."""
+        super().__init__()
+        self.embedding = embedding
+        self.gru = nn.GRU(embedding.embedding_dim, hidden_size // 2, batch_first=True, bidirectional=True)
+
+    def forward(self, source: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Encode (B, S) tokens with (B,) lengths, on the CPU, into outputs h_s (B, S, H) and a state (1, B, H).
+
+        Packing keeps PAD out of the recurrence: the forward state is that of the last real symbol, the backward one
+        starts there, and a string's outputs are the same alone and in any batch. Outputs at PAD are zeros.
+        """
+        packed = pack_padded_sequence(self.embedding(source), lengths, batch_first=True, enforce_sorted=False)
+        outputs, final = self.gru(packed)
+        outputs, _ = pad_packed_sequence(outputs, batch_first=True, total_length=source.size(1))
+        return outputs, torch.cat([final[0], final[1]], dim=-1)[None]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Attention and the decoder
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def dot_score(query: Tensor, keys: Tensor) -> Tensor:
+    """Score every key for every query (Luong et al. 2015, equation 8): (B, T, H), (B, S, H) -> (B, T, S)."""
+    return query @ keys.transpose(1, 2)  # score(h_t, h_s) = h_t . h_s
+
+
+def attend(scores: Tensor, keys: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Turn scores into weights and context vectors (Luong et al. 2015, equation 7; Bahdanau et al. 2015, equation 5).
+
+    Shapes: scores (B, T, S), keys (B, S, H), mask (B, S), True at real symbols: the others get weight exactly 0.
+    Returns (context (B, T, H), weights (B, T, S)).
+    """
+    weights = scores.masked_fill(~mask[:, None], -math.inf).softmax(dim=-1)  # alpha_ts = softmax_s(score(h_t, h_s))
+    return weights @ keys, weights  # c_t = sum_s alpha_ts h_s
+
+
+class AttnDecoderRNN(nn.Module):
+    """A GRU decoder that looks back at the encoder outputs before it writes each symbol (Luong et al. 2015)."""
+
+    def __init__(self, embedding: nn.Embedding, hidden_size: int, attention: str = "dot") -> None:
+        """`embedding` is shared with the encoder; `hidden_size` is the encoder's; `attention` names the score."""
+        super().__init__()
+        self.embedding = embedding
+        self.gru = nn.GRU(embedding.embedding_dim, hidden_size, batch_first=True)
+        self.score: Callable[[Tensor, Tensor], Tensor] = {"dot": dot_score}[attention]
+        self.combine = nn.Linear(2 * hidden_size, hidden_size)  # W_c
+        self.output = nn.Linear(hidden_size, embedding.num_embeddings)
+
+    def forward(self, tokens: Tensor, hidden: Tensor, keys: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Read T previous symbols at once and predict T next ones: the same call serves T = 1 and the whole target.
+
+        The query h_t is the GRU's state of this step and owes nothing to the attention of earlier steps. So one GRU
+        call gives all queries, and one matrix product gives all their scores.
+
+        Shapes: tokens (B, T), hidden (1, B, H), keys (B, S, H), mask (B, S).
+        Returns (logits (B, T, vocabulary), hidden (1, B, H), weights (B, T, S)).
+        """
+        query, hidden = self.gru(self.embedding(tokens), hidden)  # h_t                                       (B, T, H)
+        context, weights = attend(self.score(query, keys), keys, mask)  # c_t                                 (B, T, H)
+        attentional = torch.tanh(self.combine(torch.cat([context, query], dim=-1)))  # tanh(W_c [c_t ; h_t])  (B, T, H)
+        return self.output(attentional), hidden, weights
+
+
+def build_model(symbols: int, embedding_size: int, hidden_size: int, attention: str = "dot") -> nn.ModuleList:
+    """Return an untrained [encoder, decoder] that share one embedding, initialised from torch's global seed."""
+    embedding = nn.Embedding(SPECIALS + symbols, embedding_size, padding_idx=PAD)
+    model = nn.ModuleList([EncoderRNN(embedding, hidden_size), AttnDecoderRNN(embedding, hidden_size, attention)])
+    for name, weight in model.named_parameters():
+        if "weight_hh" in name:  # orthogonal recurrent weights, gate by gate: a state neither fades nor explodes
+            for gate in weight.chunk(3):
+                nn.init.orthogonal_(gate)
+    return model
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Training
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def training_logits(
+    model: nn.ModuleList, source: Tensor, lengths: Tensor, target: Tensor, ratio: float, generator: torch.Generator
+) -> Tensor:
+    """Return the logits (B, T, vocabulary) for every step of `target` (B, T), with teacher forcing (Williams & Zipser).
+
+    With ratio 1 each step reads the true previous symbol, so all steps go through the decoder in one call. Below 1,
+    each step of each string reads the true previous symbol with that probability, else the model's own (scheduled
+    sampling, Bengio et al. 2015): the steps depend on each other, and have to be taken one by one.
+    """
+    encoder, decoder = model
+    keys, hidden = encoder(source, lengths)
+    mask = source != PAD
+    true_previous = F.pad(target[:, :-1], (1, 0), value=SOS)
+    if ratio == 1:
+        return decoder(true_previous, hidden, keys, mask)[0]
+    forced = (torch.rand(target.shape, generator=generator) < ratio).to(target.device)
+    steps: list[Tensor] = []
+    previous = true_previous[:, :1]
+    for t in range(target.size(1)):
+        if t:
+            own = steps[-1].argmax(dim=-1)
+            previous = torch.where(forced[:, t : t + 1], true_previous[:, t : t + 1], own)
+        logits, hidden, _ = decoder(previous, hidden, keys, mask)
+        steps.append(logits)
+    return torch.cat(steps, dim=1)
+
+
+def rise_and_fall(progress: float) -> float:
+    """Return the learning rate, as a share of its peak: up during the first fifth of training, then down to zero."""
+    return min(progress / 0.2, (1 - progress) / 0.8)
+
+
+def train(
+    model: nn.ModuleList,
+    sample: Callable[[], tuple[Tensor, Tensor]],
+    steps: int,
+    lr: float,
+    ratio: float,
+    generator: torch.Generator,
+) -> Iterator[float]:
+    """Train `model` on `steps` batches that `sample` draws, and yield the loss after each step.
+
+    The loss is the cross-entropy per symbol in nats, EOS counted, PAD not. `lr` is the peak of the learning rate's
+    rise and fall. Gradients longer than 1 are cut to 1, for those of a recurrent network grow with the length.
+
+    Raises FloatingPointError at the first step whose loss or gradient is NaN or infinite.
+    """
+    device = next(model.parameters()).device
+    optimizer = torch.optim.Adam(model.parameters(), lr=lr, betas=(0.8, 0.98), fused=True)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda done: rise_and_fall((done + 0.5) / steps))
+    for step in range(1, steps + 1):
+        source, lengths = sample()
+        source = source.to(device)
+        target = reversed_targets(source, lengths)
+        logits = training_logits(model, source, lengths, target, ratio, generator)
+        loss = F.cross_entropy(logits.flatten(0, 1), target.flatten(), ignore_index=PAD)
+        optimizer.zero_grad()
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(model.parameters(), max_norm=1.0)
+        if not (math.isfinite(loss.item()) and math.isfinite(norm.item())):
+            raise FloatingPointError(f"loss {loss.item():g}, gradient norm {norm.item():g} at step {step} of {steps}")
+        optimizer.step()
+        schedule.step()
+        yield loss.item()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Greedy decoding and the metrics
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def greedy_decode(
+    model: nn.ModuleList, source: Tensor, lengths: Tensor, max_steps: int
+) -> tuple[Tensor, Tensor]:
+    """Write the most probable symbol at each step until every string has its EOS, or for `max_steps` steps.
+
+    Shapes: source (B, S), lengths (B,) on the CPU.
+    Returns (tokens (B, T), weights (B, T, S)), with PAD in a string's tokens after its EOS.
+    """
+    encoder, decoder = model
+    keys, hidden = encoder(source, lengths)
+    mask = source != PAD
+    token = torch.full_like(source[:, :1], SOS)
+    finished = torch.zeros_like(token, dtype=torch.bool)
+    tokens: list[Tensor] = []
+    rows: list[Tensor] = []
+    while len(tokens) < max_steps and not finished.all():
+        logits, hidden, weights = decoder(token, hidden, keys, mask)
+        token = EOS + logits[:, :, EOS:].argmax(dim=-1)  # EOS or a symbol: PAD and SOS are never written
+        token = token.masked_fill(finished, PAD)
+        finished |= token == EOS
+        tokens.append(token)
+        rows.append(weights)
+    return torch.cat(tokens, dim=1), torch.cat(rows, dim=1)
+
+
+def count_aligned(tokens: Tensor, weights: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """Count the output symbols whose largest attention weight lies on their true source position, len - 1 - t.
+
+    Shapes: tokens (B, T), weights (B, T, S), lengths (B,). Returns (aligned, written), (B,) each, EOS not counted.
+    """
+    true_position = lengths[:, None] - 1 - torch.arange(tokens.size(1))  # negative, so never right, past the end
+    written = tokens > EOS
+    aligned = written & (weights.argmax(dim=-1) == true_position)
+    return aligned.sum(dim=1), written.sum(dim=1)
+
+
+class Evaluation(NamedTuple):
+    """What greedy decoding got right, string by string: each field is (N,), on the CPU, in the order of the strings."""
+
+    lengths: Tensor  # symbols in the source
+    exact: Tensor  # bool: the whole output right, EOS included
+    aligned: Tensor  # output symbols whose largest weight lies on their true source position
+    written: Tensor  # output symbols
+
+    def exact_match(self) -> float:
+        """Return the share of strings that are right as a whole, in percent."""
+        return 100 * self.exact.double().mean().item()
+
+    def alignment(self) -> float:
+        """Return the share of output symbols that are aligned, in percent (0 if no symbol was written)."""
+        return 100 * self.aligned.sum().item() / max(1, self.written.sum().item())
+
+
+def evaluate(model: nn.ModuleList, source: Tensor, lengths: Tensor) -> Evaluation:
+    """Decode N strings, (N, S) tokens with (N,) lengths, and compare them with their reversals."""
+    device = next(model.parameters()).device
+    order = lengths.argsort()  # strings of similar length together: short ones need few steps
+    parts = []
+    for chunk in order.split(250):
+        longest = int(lengths[chunk].max())
+        some = source[chunk, :longest].to(device)
+        target = reversed_targets(some, lengths[chunk])
+        tokens, weights = greedy_decode(model, some, lengths[chunk], max_steps=longest + 1)  # more would be wrong anyway
+        exact = (F.pad(tokens, (0, longest + 1 - tokens.size(1)), value=PAD) == target).all(dim=1)
+        aligned, written = count_aligned(tokens.cpu(), weights.cpu(), lengths[chunk])
+        parts.append((exact.cpu(), aligned, written))
+    back = order.argsort()
+    exact, aligned, written = (torch.cat(part)[back] for part in zip(*parts, strict=True))
+    return Evaluation(lengths, exact, aligned, written)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Figures
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def draw_loss(losses: list[float]) -> Figure:
+    """Draw the loss of every step faintly, and its mean over a sliding window on top."""
+    figure = Figure(figsize=(8, 4.5), dpi=150, layout="constrained")
+    axes = figure.subplots()
+    steps = np.arange(1, len(losses) + 1)
+    window = max(1, len(losses) // 40)
+    smooth = np.convolve(losses, np.ones(window) / window, mode="valid")
+    axes.semilogy(steps, losses, color="tab:blue", alpha=0.3, linewidth=1, label="each step")
+    axes.semilogy(steps[window - 1 :], smooth, color="tab:blue", linewidth=2, label=f"mean of the last {window} steps")
+    axes.set(title="Training loss: reversing strings", xlabel="training step", ylabel="cross-entropy (nats per symbol)")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return figure
+
+
+def draw_attention(source: str, output: list[str], weights: np.ndarray) -> Figure:
+    """Draw the weights, (T, S): a row for each output symbol from the top, a column for each source symbol.
+
+    A ring marks where each symbol of the true reversal comes from, so that a plot one column off is seen to be.
+    """
+    size = 2.5 + 0.4 * min(max(len(source), 6), 32)
+    figure = Figure(figsize=(size + 0.8, size), dpi=150, layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(weights, cmap="viridis", vmin=0, vmax=1)
+    true_steps = np.arange(len(source))
+    axes.plot(
+        true_steps[::-1], true_steps, "o", markerfacecolor="none", markeredgecolor="tab:red", label="true source position"
+    )
+    axes.set(xlabel="source symbol", ylabel="output symbol, first at the top", ylim=(len(output) - 0.5, -0.5))
+    axes.set_xticks(range(len(source)), list(source), parse_math=False)
+    axes.set_yticks(range(len(output)), output, parse_math=False)
+    axes.set_title("Attention weights: where each output symbol looks")
+    figure.legend(loc="outside lower right")
+    figure.colorbar(image, label="weight")
+    return figure
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Command line
+# ---------------------------------------------------------------------------------------------------------------------
+
+EVALUATION_STRINGS = 2000
+EVALUATION_SEED = 2**63  # outside the range of --seed: no training run draws these strings
+WORD = "attention"  # drawn where no --sequence is given and the alphabet has its letters
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose complaint is one line: argparse itself puts the usage before it."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the message on standard error and exit with status 2."""
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+
+def number(kind: type, allowed: Callable[[float], bool], description: str) -> Callable[[str], float]:
+    """Return an argparse type: a `kind` (int or float) for which `allowed` holds, or an error with `description`."""
+
+    def parse(text: str) -> float:
+        try:
+            value = kind(text)
+            if allowed(value):
+                return value
+        except ValueError:
+            pass
+        raise argparse.ArgumentTypeError(f"{text!a} is not {description}")
+
+    return parse
+
+
+def whole_number(low: int, high: int, description: str = "a whole number") -> Callable[[str], float]:
+    """Return an argparse type: a whole number from `low` to `high`."""
+    return number(int, lambda value: low <= value <= high, f"{description} from {low} to {high}")
+
+
+def alphabet(text: str) -> str:
+    """Return `text` if it can serve as the alphabet, or raise argparse.ArgumentTypeError."""
+    if len(text) < 2 or len(set(text)) < len(text) or not all("!" <= symbol <= "~" for symbol in text):
+        raise argparse.ArgumentTypeError(f"{text!a} is not 2 or more different printable ASCII symbols without spaces")
+    return text
+
+
+def usable_device(text: str) -> torch.device:
+    """Return the device that `text` names if a tensor can live there, or raise argparse.ArgumentTypeError."""
+    try:
+        device = torch.device(text)
+        torch.zeros(1, device=device).tolist()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise argparse.ArgumentTypeError(f"{text!a} is not a device that PyTorch can use here, like cpu") from error
+    return device
+
+
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    """Read and check the command line; a bad value ends the process with one line and exit status 2."""
+    parser = Parser(
+        description="Train a GRU encoder and an attention decoder to reverse strings.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--steps", type=whole_number(1, 10**6), default=500, metavar="N", help="training steps")
+    add("--batch-size", type=whole_number(1, 4096), default=128, metavar="N", help="strings in a batch")
+    positive = number(float, lambda value: 0 < value < math.inf, "a positive, finite number")
+    add("--lr", type=positive, default=2e-2, metavar="LR", help="peak learning rate of Adam's one-cycle schedule")
+    even = number(int, lambda value: value in range(2, 1025, 2), "an even whole number from 2 to 1024")
+    add("--hidden-size", type=even, default=64, metavar="N", help="size of h_s and h_t, half for each direction")
+    add("--embedding-size", type=whole_number(1, 1024), default=16, metavar="N", help="size of a symbol's embedding")
+    add("--alphabet", type=alphabet, default=string.ascii_lowercase, metavar="TEXT", help="the symbols of the strings")
+    add("--min-length", type=whole_number(1, 512), default=1, metavar="N", help="symbols in the shortest string")
+    add("--max-length", type=whole_number(1, 512), default=16, metavar="N", help="symbols in the longest string")
+    add("--attention", choices=["dot"], default="dot", help="how a key is scored")
+    share = number(float, lambda value: 0 <= value <= 1, "a number from 0 to 1")
+    add("--teacher-forcing", type=share, default=1.0, metavar="RATIO", help="chance that a step reads the true symbol")
+    add("--sequence", metavar="TEXT", help=f"the string of the attention matrix ({WORD}, or a random one, if not given)")
+    add("--seed", type=whole_number(0, 2**63 - 1), default=0, metavar="N", help="draws the weights and the strings")
+    add("--device", type=usable_device, default="cpu", metavar="NAME", help="where PyTorch computes")
+    add("--assets", type=Path, default=Path(__file__).resolve().parent / "assets", metavar="DIR", help="figures go here")
+    args = parser.parse_args(argv)
+    if args.min_length > args.max_length:
+        parser.error(f"argument --min-length: {args.min_length} is more than --max-length, {args.max_length}")
+    if args.sequence is not None:
+        unknown = sorted(set(args.sequence) - set(args.alphabet))
+        if unknown or not 1 <= len(args.sequence) <= 512:
+            problem = f"holds {unknown[0]!a}" if unknown else f"has {len(args.sequence)} symbols"
+            parser.error(f"argument --sequence: {args.sequence!a} {problem}; it takes 1 to 512 of {args.alphabet!a}")
+    try:
+        args.assets.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        parser.error(f"argument --assets: {str(args.assets)!a} is not a folder to write to: {error.strerror}")
+    return args
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write the figure to `path`, which is replaced only by a complete file, and print the path."""
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        figure.savefig(unfinished, format="png")
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    print(f"figure: {path}")
+
+
+def lines_by_length(evaluation: Evaluation) -> Iterator[str]:
+    """Yield a line of exact match for each length, or for each range of lengths where there are many."""
+    shortest, longest = int(evaluation.lengths.min()), int(evaluation.lengths.max())
+    width = math.ceil((longest - shortest + 1) / 16)
+    for low in range(shortest, longest + 1, width):
+        high = min(low + width - 1, longest)
+        exact = evaluation.exact[(evaluation.lengths >= low) & (evaluation.lengths <= high)]
+        if len(exact):
+            name = f"{low}" if low == high else f"{low}-{high}"
+            yield f"  {name:>7}  {100 * exact.double().mean():6.2f}%  ({exact.sum()} of {len(exact)})"
+
+
+def run(args: argparse.Namespace) -> None:
+    """Train, report and draw: the outline of the whole job."""
+    symbols = len(args.alphabet)
+    torch.manual_seed(args.seed)
+    model = build_model(symbols, args.embedding_size, args.hidden_size, args.attention).to(args.device)
+    generator = torch.Generator().manual_seed(args.seed)
+
+    def sample() -> tuple[Tensor, Tensor]:
+        return sample_sources(args.batch_size, symbols, args.min_length, args.max_length, generator, repeats=True)
+
+    parameters = sum(weight.numel() for weight in model.parameters())
+    print(
+        f"{args.attention} attention, {parameters} parameters: reversing strings of {args.min_length} to "
+        f"{args.max_length} symbols from {args.alphabet}",
+        flush=True,
+    )
+    losses: list[float] = []
+    start = shown = time.perf_counter()
+    for loss in train(model, sample, args.steps, args.lr, args.teacher_forcing, generator):
+        losses.append(loss)
+        if time.perf_counter() - shown > 1 or len(losses) in (1, args.steps):
+            shown = time.perf_counter()
+            print(f"step {len(losses):>{len(str(args.steps))}} of {args.steps}  loss {loss:.4f}", flush=True)
+    training_time = time.perf_counter() - start
+
+    fresh = torch.Generator().manual_seed(EVALUATION_SEED)
+    source, lengths = sample_sources(EVALUATION_STRINGS, symbols, args.min_length, args.max_length, fresh)
+    evaluation = evaluate(model, source, lengths)
+
+    def text(tokens: list[int]) -> str:
+        return "".join(args.alphabet[token - SPECIALS] for token in tokens if token >= SPECIALS)
+
+    shown_word = args.sequence or (WORD if set(WORD) <= set(args.alphabet) else text(source[lengths.argmax()].tolist()))
+    words = [shown_word, *(text(tokens) for tokens in source[:4].tolist())]
+    print("\nexamples:")
+    rows = []
+    for word in words:
+        one = torch.tensor([[SPECIALS + args.alphabet.index(symbol) for symbol in word]], device=args.device)
+        tokens, weights = greedy_decode(model, one, torch.tensor([len(word)]), max_steps=2 * len(word) + 1)
+        rows.append((tokens[0].tolist(), weights[0].cpu().numpy()))
+        output = text(rows[-1][0])
+        print(f"  {word} -> {output}  {'right' if output == word[::-1] else 'wrong'}")
+    if not args.min_length <= len(shown_word) <= args.max_length:
+        print(f"  ({shown_word} has {len(shown_word)} symbols: a length that this model was not trained on)")
+    print("\nexact match by length:")
+    for line in lines_by_length(evaluation):
+        print(line)
+
+    exact = int(evaluation.exact.sum())
+    print(f"\nexact match: {evaluation.exact_match():.2f}% ({exact} of {len(evaluation.exact)} fresh sequences)")
+    print(f"alignment: {evaluation.alignment():.2f}%")
+    print(f"training time: {training_time:.1f} s")
+    save(draw_loss(losses), args.assets / "pytorch_seq2seq_loss.png")
+    tokens, weights = rows[0]
+    output_symbols = ["EOS" if token == EOS else text([token]) for token in tokens]
+    save(draw_attention(shown_word, output_symbols, weights), args.assets / "pytorch_attention_matrix.png")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the script with the command line `argv`."""
+    run(parse_arguments(argv))
+
+
+if __name__ == "__main__":
+    main()
