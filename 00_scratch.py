@@ -9,7 +9,6 @@ This script computes them one at a time, prints every number, and draws how the 
 
 import argparse
 import os
-import sys
 from pathlib import Path
 from typing import NoReturn
 
@@ -255,8 +254,9 @@ def main(argv: list[str] | None = None) -> None:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--seed", type=seed_number, default=0, metavar="N", help="draws the noise on the encoder outputs")
-    parser.add_argument("--assets", type=Path, default=Path(__file__).resolve().parent / "assets", metavar="DIR", help="where the figure goes")
+    add, assets = parser.add_argument, Path(__file__).resolve().parent / "assets"
+    add("--seed", type=seed_number, default=0, metavar="N", help="draws the noise on the encoder outputs")
+    add("--assets", type=Path, default=assets, metavar="DIR", help="where the figure goes")
     args = parser.parse_args(argv)
     try:
         args.assets.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,6 @@ import argparse
 import math
 import os
 import string
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -142,7 +141,8 @@ class AttnDecoderRNN(nn.Module):
 
 def build_model(symbols: int, embedding_size: int, hidden_size: int, attention: str = "dot") -> nn.ModuleList:
     """Return an untrained [encoder, decoder] that share one embedding, initialised from torch's global seed."""
-    embedding = nn.Embedding(SPECIALS + symbols, embedding_size, padding_idx=PAD)
+    embedding = nn.Embedding(SPECIALS + symbols, embedding_size)
+    nn.init.normal_(embedding.weight, std=0.2)  # small: a state not flooded by the symbol has room for the position
     model = nn.ModuleList([EncoderRNN(embedding, hidden_size), AttnDecoderRNN(embedding, hidden_size, attention)])
     for name, weight in model.named_parameters():
         if "weight_hh" in name:  # orthogonal recurrent weights, gate by gate: a state neither fades nor explodes
@@ -228,9 +228,7 @@ def train(
 
 
 @torch.no_grad()
-def greedy_decode(
-    model: nn.ModuleList, source: Tensor, lengths: Tensor, max_steps: int
-) -> tuple[Tensor, Tensor]:
+def greedy_decode(model: nn.ModuleList, source: Tensor, lengths: Tensor, max_steps: int) -> tuple[Tensor, Tensor]:
     """Write the most probable symbol at each step until every string has its EOS, or for `max_steps` steps.
 
     Shapes: source (B, S), lengths (B,) on the CPU.
@@ -290,7 +288,7 @@ def evaluate(model: nn.ModuleList, source: Tensor, lengths: Tensor) -> Evaluatio
         longest = int(lengths[chunk].max())
         some = source[chunk, :longest].to(device)
         target = reversed_targets(some, lengths[chunk])
-        tokens, weights = greedy_decode(model, some, lengths[chunk], max_steps=longest + 1)  # more would be wrong anyway
+        tokens, weights = greedy_decode(model, some, lengths[chunk], max_steps=longest + 1)  # longer is wrong anyway
         exact = (F.pad(tokens, (0, longest + 1 - tokens.size(1)), value=PAD) == target).all(dim=1)
         aligned, written = count_aligned(tokens.cpu(), weights.cpu(), lengths[chunk])
         parts.append((exact.cpu(), aligned, written))
@@ -329,9 +327,8 @@ def draw_attention(source: str, output: list[str], weights: np.ndarray) -> Figur
     axes = figure.subplots()
     image = axes.imshow(weights, cmap="viridis", vmin=0, vmax=1)
     true_steps = np.arange(len(source))
-    axes.plot(
-        true_steps[::-1], true_steps, "o", markerfacecolor="none", markeredgecolor="tab:red", label="true source position"
-    )
+    ring = {"marker": "o", "linestyle": "", "markerfacecolor": "none", "markeredgecolor": "tab:red"}
+    axes.plot(true_steps[::-1], true_steps, **ring, label="true source position")
     axes.set(xlabel="source symbol", ylabel="output symbol, first at the top", ylim=(len(output) - 0.5, -0.5))
     axes.set_xticks(range(len(source)), list(source), parse_math=False)
     axes.set_yticks(range(len(output)), output, parse_math=False)
@@ -403,7 +400,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("--steps", type=whole_number(1, 10**6), default=500, metavar="N", help="training steps")
+    add("--steps", type=whole_number(1, 10**6), default=550, metavar="N", help="training steps")
     add("--batch-size", type=whole_number(1, 4096), default=128, metavar="N", help="strings in a batch")
     positive = number(float, lambda value: 0 < value < math.inf, "a positive, finite number")
     add("--lr", type=positive, default=2e-2, metavar="LR", help="peak learning rate of Adam's one-cycle schedule")
@@ -416,10 +413,11 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--attention", choices=["dot"], default="dot", help="how a key is scored")
     share = number(float, lambda value: 0 <= value <= 1, "a number from 0 to 1")
     add("--teacher-forcing", type=share, default=1.0, metavar="RATIO", help="chance that a step reads the true symbol")
-    add("--sequence", metavar="TEXT", help=f"the string of the attention matrix ({WORD}, or a random one, if not given)")
+    add("--sequence", metavar="TEXT", help=f"the string to draw ({WORD}, or a random one, if not given)")
     add("--seed", type=whole_number(0, 2**63 - 1), default=0, metavar="N", help="draws the weights and the strings")
     add("--device", type=usable_device, default="cpu", metavar="NAME", help="where PyTorch computes")
-    add("--assets", type=Path, default=Path(__file__).resolve().parent / "assets", metavar="DIR", help="figures go here")
+    assets = Path(__file__).resolve().parent / "assets"
+    add("--assets", type=Path, default=assets, metavar="DIR", help="where the figures go")
     args = parser.parse_args(argv)
     if args.min_length > args.max_length:
         parser.error(f"argument --min-length: {args.min_length} is more than --max-length, {args.max_length}")
@@ -518,6 +516,7 @@ def run(args: argparse.Namespace) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     """Run the script with the command line `argv`."""
+    torch.set_num_threads(1)  # the matrices are too small to share: two threads would mostly wait for each other
     run(parse_arguments(argv))
 
 

@@ -8,8 +8,10 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 
 ROOT = Path(__file__).resolve().parent.parent
+torch.set_num_threads(1)  # as the script does, so that tests run well beside other work
 
 
 def load(name: str) -> ModuleType:

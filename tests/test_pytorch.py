@@ -50,9 +50,7 @@ def test_training_strings_repeat_symbols_more_often(seq2seq: ModuleType) -> None
     assert shares[1] > 2 * shares[0]
 
 
-def test_targets_are_the_reversed_strings_then_eos_then_pad(
-    seq2seq: ModuleType, batch: tuple[Tensor, Tensor]
-) -> None:
+def test_targets_are_the_reversed_strings_then_eos_then_pad(seq2seq: ModuleType, batch: tuple[Tensor, Tensor]) -> None:
     source, lengths = batch
     expected = [
         [*row[:length][::-1], seq2seq.EOS, *[seq2seq.PAD] * (source.size(1) - length)]
@@ -131,9 +129,7 @@ def test_a_string_gives_the_same_alone_and_in_any_batch(
         torch.testing.assert_close(together[b, : length + 1], alone[0], atol=1e-5, rtol=0)
 
 
-def test_one_call_equals_step_by_step(
-    seq2seq: ModuleType, model: nn.ModuleList, batch: tuple[Tensor, Tensor]
-) -> None:
+def test_one_call_equals_step_by_step(seq2seq: ModuleType, model: nn.ModuleList, batch: tuple[Tensor, Tensor]) -> None:
     source, lengths = batch
     encoder, decoder = model
     keys, hidden = encoder(source, lengths)
@@ -234,7 +230,7 @@ def test_a_loss_that_is_not_finite_stops_training_and_names_the_step(
     next(steps)
     with torch.no_grad():
         model[1].output.bias.fill_(math.nan)
-    with pytest.raises(FloatingPointError, match="loss nan, .* at step 2 of 5"):
+    with pytest.raises(FloatingPointError, match=r"loss nan, .* at step 2 of 5"):
         next(steps)
 
 
@@ -263,9 +259,7 @@ class Scripted(nn.Module):
         return logits, hidden, nn.functional.one_hot(self.positions[:, t : t + 1], keys.size(1)).float()
 
 
-def test_greedy_decoding_stops_when_every_string_has_its_eos(
-    seq2seq: ModuleType, model: nn.ModuleList
-) -> None:
+def test_greedy_decoding_stops_when_every_string_has_its_eos(seq2seq: ModuleType, model: nn.ModuleList) -> None:
     eos, pad = seq2seq.EOS, seq2seq.PAD
     written = torch.tensor([[5, eos, 6, 6, 6], [3, 4, 5, eos, 6]])
     scripted = nn.ModuleList([model[0], Scripted(written, torch.zeros_like(written), 9)])
@@ -352,7 +346,7 @@ def test_the_same_seed_gives_the_same_run(seq2seq: ModuleType) -> None:
 
 def test_the_attention_figure_shows_the_weights_with_symbols_on_both_axes(seq2seq: ModuleType) -> None:
     weights = np.eye(4, 3)[::-1]
-    axes, bar = seq2seq.draw_attention("a$b", ["b", "$", "a", "EOS"], weights).axes
+    axes, _ = seq2seq.draw_attention("a$b", ["b", "$", "a", "EOS"], weights).axes
     np.testing.assert_array_equal(axes.images[0].get_array(), weights)
     assert axes.images[0].get_clim() == (0, 1)
     assert [label.get_text() for label in axes.get_xticklabels()] == ["a", "$", "b"]
