@@ -86,9 +86,13 @@ class EncoderRNN(nn.Module):
         Packing keeps PAD out of the recurrence: the forward state is that of the last real symbol, the backward one
         starts there, and a string's outputs are the same alone and in any batch. Outputs at PAD are zeros.
         """
-        packed = pack_padded_sequence(self.embedding(source), lengths, batch_first=True, enforce_sorted=False)
-        outputs, final = self.gru(packed)
-        outputs, _ = pad_packed_sequence(outputs, batch_first=True, total_length=source.size(1))
+        embedded = self.embedding(source)
+        if lengths.min() == source.size(1):  # no PAD, nothing to pack: the gradient of a packed GRU takes time that
+            outputs, final = self.gru(embedded)  # grows with the square of the length, on a CPU, and this one's not
+        else:
+            packed = pack_padded_sequence(embedded, lengths, batch_first=True, enforce_sorted=False)
+            outputs, final = self.gru(packed)
+            outputs, _ = pad_packed_sequence(outputs, batch_first=True, total_length=source.size(1))
         return outputs, torch.cat([final[0], final[1]], dim=-1)[None]
 
 
