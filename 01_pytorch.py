@@ -101,9 +101,31 @@ class EncoderRNN(nn.Module):
 # ---------------------------------------------------------------------------------------------------------------------
 
 
+ATTENTION = ("dot", "additive", "none")
+
+
 def dot_score(query: Tensor, keys: Tensor) -> Tensor:
     """Score every key for every query (Luong et al. 2015, equation 8): (B, T, H), (B, S, H) -> (B, T, S)."""
     return query @ keys.transpose(1, 2)  # score(h_t, h_s) = h_t . h_s
+
+
+class AdditiveScore(nn.Module):
+    """The score of Bahdanau et al. (2015, appendix A.1.2), as a drop-in for `dot_score`: its cost is a tanh per pair.
+
+    Bahdanau's query is the decoder's previous state; ours is h_t, as in Luong, so that all steps can be scored at once.
+    """
+
+    def __init__(self, hidden_size: int) -> None:
+        """`hidden_size` is that of the queries, the keys, and the space in which they are added."""
+        super().__init__()
+        self.W_q = nn.Linear(hidden_size, hidden_size, bias=False)
+        self.W_k = nn.Linear(hidden_size, hidden_size, bias=False)
+        self.v = nn.Linear(hidden_size, 1, bias=False)
+
+    def forward(self, query: Tensor, keys: Tensor) -> Tensor:
+        """Score every key for every query: (B, T, H), (B, S, H) -> (B, T, S)."""
+        pairs = torch.tanh(self.W_q(query)[:, :, None] + self.W_k(keys)[:, None])  # (B, T, S, H)
+        return self.v(pairs).squeeze(-1)  # score(h_t, h_s) = v^T tanh(W_q h_t + W_k h_s)
 
 
 def attend(scores: Tensor, keys: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -117,29 +139,40 @@ def attend(scores: Tensor, keys: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class AttnDecoderRNN(nn.Module):
-    """A GRU decoder that looks back at the encoder outputs before it writes each symbol (Luong et al. 2015)."""
+    """A GRU decoder that looks back at the encoder outputs before it writes each symbol (Luong et al. 2015).
+
+    The kinds of attention differ in their score alone. With "none" the encoder's final state is all that the decoder
+    ever learns of the source (Sutskever et al. 2014), and W_c, with no context to combine, is half as wide.
+    """
 
     def __init__(self, embedding: nn.Embedding, hidden_size: int, attention: str = "dot") -> None:
-        """`embedding` is shared with the encoder; `hidden_size` is the encoder's; `attention` names the score."""
+        """`embedding` is shared with the encoder, `hidden_size` is the encoder's, `attention` is one of ATTENTION."""
         super().__init__()
         self.embedding = embedding
         self.gru = nn.GRU(embedding.embedding_dim, hidden_size, batch_first=True)
-        self.score: Callable[[Tensor, Tensor], Tensor] = {"dot": dot_score}[attention]
-        self.combine = nn.Linear(2 * hidden_size, hidden_size)  # W_c
-        self.output = nn.Linear(hidden_size, embedding.num_embeddings)
+        scores = {"dot": dot_score, "additive": AdditiveScore(hidden_size), "none": None}
+        self.score: Callable[[Tensor, Tensor], Tensor] | None = scores[attention]
+        self.combine = nn.Linear(2 * hidden_size if self.score else hidden_size, hidden_size)  # W_c
+        self.output = nn.Linear(hidden_size, embedding.num_embeddings)  # W_s
 
-    def forward(self, tokens: Tensor, hidden: Tensor, keys: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        self, tokens: Tensor, hidden: Tensor, keys: Tensor, mask: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Read T previous symbols at once and predict T next ones: the same call serves T = 1 and the whole target.
 
         The query h_t is the GRU's state of this step and owes nothing to the attention of earlier steps. So one GRU
         call gives all queries, and one matrix product gives all their scores.
 
         Shapes: tokens (B, T), hidden (1, B, H), keys (B, S, H), mask (B, S).
-        Returns (logits (B, T, vocabulary), hidden (1, B, H), weights (B, T, S)).
+        Returns (logits (B, T, vocabulary), hidden (1, B, H), weights (B, T, S), or None without attention).
         """
         query, hidden = self.gru(self.embedding(tokens), hidden)  # h_t                                       (B, T, H)
-        context, weights = attend(self.score(query, keys), keys, mask)  # c_t                                 (B, T, H)
-        attentional = torch.tanh(self.combine(torch.cat([context, query], dim=-1)))  # tanh(W_c [c_t ; h_t])  (B, T, H)
+        if self.score:
+            context, weights = attend(self.score(query, keys), keys, mask)  # c_t                             (B, T, H)
+            combined = torch.cat([context, query], dim=-1)  # [c_t ; h_t]                                    (B, T, 2H)
+        else:
+            combined, weights = query, None
+        attentional = torch.tanh(self.combine(combined))  # tanh(W_c [c_t ; h_t])                             (B, T, H)
         return self.output(attentional), hidden, weights
 
 
@@ -160,9 +193,7 @@ def build_model(symbols: int, embedding_size: int, hidden_size: int, attention: 
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def training_logits(
-    model: nn.ModuleList, source: Tensor, lengths: Tensor, target: Tensor, ratio: float, generator: torch.Generator
-) -> Tensor:
+def training_logits(model: nn.ModuleList, source: Tensor, lengths: Tensor, target: Tensor, ratio: float) -> Tensor:
     """Return the logits (B, T, vocabulary) for every step of `target` (B, T), with teacher forcing (Williams & Zipser).
 
     With ratio 1 each step reads the true previous symbol, so all steps go through the decoder in one call. Below 1,
@@ -175,7 +206,7 @@ def training_logits(
     true_previous = F.pad(target[:, :-1], (1, 0), value=SOS)
     if ratio == 1:
         return decoder(true_previous, hidden, keys, mask)[0]
-    forced = (torch.rand(target.shape, generator=generator) < ratio).to(target.device)
+    forced = torch.rand(target.shape, device=target.device) < ratio
     steps: list[Tensor] = []
     previous = true_previous[:, :1]
     for t in range(target.size(1)):
@@ -197,10 +228,9 @@ def train(
     sample: Callable[[], tuple[Tensor, Tensor]],
     steps: int,
     lr: float,
-    ratio: float,
-    generator: torch.Generator,
+    ratio: float = 1,
 ) -> Iterator[float]:
-    """Train `model` on `steps` batches that `sample` draws, and yield the loss after each step.
+    """Train `model` on `steps` batches that `sample` draws, with a teacher-forcing ratio; yield the loss of each step.
 
     The loss is the cross-entropy per symbol in nats, EOS counted, PAD not. `lr` is the peak of the learning rate's
     rise and fall. Gradients longer than 1 are cut to 1, for those of a recurrent network grow with the length.
@@ -214,7 +244,7 @@ def train(
         source, lengths = sample()
         source = source.to(device)
         target = reversed_targets(source, lengths)
-        logits = training_logits(model, source, lengths, target, ratio, generator)
+        logits = training_logits(model, source, lengths, target, ratio)
         loss = F.cross_entropy(logits.flatten(0, 1), target.flatten(), ignore_index=PAD)
         optimizer.zero_grad()
         loss.backward()
@@ -232,11 +262,13 @@ def train(
 
 
 @torch.no_grad()
-def greedy_decode(model: nn.ModuleList, source: Tensor, lengths: Tensor, max_steps: int) -> tuple[Tensor, Tensor]:
+def greedy_decode(
+    model: nn.ModuleList, source: Tensor, lengths: Tensor, max_steps: int
+) -> tuple[Tensor, Tensor | None]:
     """Write the most probable symbol at each step until every string has its EOS, or for `max_steps` steps.
 
     Shapes: source (B, S), lengths (B,) on the CPU.
-    Returns (tokens (B, T), weights (B, T, S)), with PAD in a string's tokens after its EOS.
+    Returns (tokens (B, T), weights (B, T, S), or None without attention), with PAD in a string's tokens after its EOS.
     """
     encoder, decoder = model
     keys, hidden = encoder(source, lengths)
@@ -244,7 +276,7 @@ def greedy_decode(model: nn.ModuleList, source: Tensor, lengths: Tensor, max_ste
     token = torch.full_like(source[:, :1], SOS)
     finished = torch.zeros_like(token, dtype=torch.bool)
     tokens: list[Tensor] = []
-    rows: list[Tensor] = []
+    rows: list[Tensor | None] = []
     while len(tokens) < max_steps and not finished.all():
         logits, hidden, weights = decoder(token, hidden, keys, mask)
         token = EOS + logits[:, :, EOS:].argmax(dim=-1)  # EOS or a symbol: PAD and SOS are never written
@@ -252,7 +284,7 @@ def greedy_decode(model: nn.ModuleList, source: Tensor, lengths: Tensor, max_ste
         finished |= token == EOS
         tokens.append(token)
         rows.append(weights)
-    return torch.cat(tokens, dim=1), torch.cat(rows, dim=1)
+    return torch.cat(tokens, dim=1), None if rows[0] is None else torch.cat(rows, dim=1)
 
 
 def count_aligned(tokens: Tensor, weights: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
@@ -271,34 +303,36 @@ class Evaluation(NamedTuple):
 
     lengths: Tensor  # symbols in the source
     exact: Tensor  # bool: the whole output right, EOS included
-    aligned: Tensor  # output symbols whose largest weight lies on their true source position
-    written: Tensor  # output symbols
+    aligned: Tensor | None  # output symbols whose largest weight lies on their true source position
+    written: Tensor | None  # output symbols; both are None without attention
 
     def exact_match(self) -> float:
         """Return the share of strings that are right as a whole, in percent."""
         return 100 * self.exact.double().mean().item()
 
-    def alignment(self) -> float:
-        """Return the share of output symbols that are aligned, in percent (0 if no symbol was written)."""
+    def alignment(self) -> float | None:
+        """Return the share of output symbols that are aligned, in percent (0 if none was written), if any can be."""
+        if self.aligned is None:
+            return None
         return 100 * self.aligned.sum().item() / max(1, self.written.sum().item())
 
 
 def evaluate(model: nn.ModuleList, source: Tensor, lengths: Tensor) -> Evaluation:
     """Decode N strings, (N, S) tokens with (N,) lengths, and compare them with their reversals."""
     device = next(model.parameters()).device
-    order = lengths.argsort()  # strings of similar length together: short ones need few steps
-    parts = []
-    for chunk in order.split(250):
+    exact = torch.zeros(len(source), dtype=torch.bool)
+    aligned, written = torch.zeros_like(lengths), torch.zeros_like(lengths)
+    weights = None
+    for chunk in lengths.argsort().split(250):  # strings of similar length together: short ones need few steps
         longest = int(lengths[chunk].max())
         some = source[chunk, :longest].to(device)
         target = reversed_targets(some, lengths[chunk])
         tokens, weights = greedy_decode(model, some, lengths[chunk], max_steps=longest + 1)  # longer is wrong anyway
-        exact = (F.pad(tokens, (0, longest + 1 - tokens.size(1)), value=PAD) == target).all(dim=1)
-        aligned, written = count_aligned(tokens.cpu(), weights.cpu(), lengths[chunk])
-        parts.append((exact.cpu(), aligned, written))
-    back = order.argsort()
-    exact, aligned, written = (torch.cat(part)[back] for part in zip(*parts, strict=True))
-    return Evaluation(lengths, exact, aligned, written)
+        missing = longest + 1 - tokens.size(1)
+        exact[chunk] = (F.pad(tokens, (0, missing), value=PAD) == target).all(dim=1).cpu()
+        if weights is not None:
+            aligned[chunk], written[chunk] = count_aligned(tokens.cpu(), weights.cpu(), lengths[chunk])
+    return Evaluation(lengths, exact, *((None, None) if weights is None else (aligned, written)))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -306,15 +340,25 @@ def evaluate(model: nn.ModuleList, source: Tensor, lengths: Tensor) -> Evaluatio
 # ---------------------------------------------------------------------------------------------------------------------
 
 
+def smoothing_window(losses: list[float]) -> int:
+    """Return over how many steps a curve of these losses is smoothed."""
+    return max(1, len(losses) // 40)
+
+
+def moving_mean(losses: list[float], window: int) -> np.ndarray:
+    """Return the mean of the last `window` losses at each step, from step `window` on."""
+    return np.convolve(losses, np.ones(window) / window, mode="valid")
+
+
 def draw_loss(losses: list[float]) -> Figure:
     """Draw the loss of every step faintly, and its mean over a sliding window on top."""
     figure = Figure(figsize=(8, 4.5), dpi=150, layout="constrained")
     axes = figure.subplots()
     steps = np.arange(1, len(losses) + 1)
-    window = max(1, len(losses) // 40)
-    smooth = np.convolve(losses, np.ones(window) / window, mode="valid")
+    window = smoothing_window(losses)
     axes.semilogy(steps, losses, color="tab:blue", alpha=0.3, linewidth=1, label="each step")
-    axes.semilogy(steps[window - 1 :], smooth, color="tab:blue", linewidth=2, label=f"mean of the last {window} steps")
+    mean = moving_mean(losses, window)
+    axes.semilogy(steps[window - 1 :], mean, color="tab:blue", linewidth=2, label=f"mean of the last {window} steps")
     axes.set(title="Training loss: reversing strings", xlabel="training step", ylabel="cross-entropy (nats per symbol)")
     axes.grid(alpha=0.3)
     axes.legend()
@@ -339,6 +383,74 @@ def draw_attention(source: str, output: list[str], weights: np.ndarray) -> Figur
     axes.set_title("Attention weights: where each output symbol looks")
     figure.legend(loc="outside lower right")
     figure.colorbar(image, label="weight")
+    return figure
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The history of attention, measured
+# ---------------------------------------------------------------------------------------------------------------------
+
+# Name, attention, teacher-forcing ratio: what the papers proposed one after the other, and what forcing adds to it.
+HISTORY = (
+    ("no attention (Sutskever et al. 2014)", "none", 1.0),
+    ("additive (Bahdanau et al. 2015)", "additive", 1.0),
+    ("dot (Luong et al. 2015)", "dot", 1.0),
+    ("dot, no teacher forcing", "dot", 0.0),
+)
+
+
+class Result(NamedTuple):
+    """What training and evaluating one model of the history gave."""
+
+    name: str
+    parameters: int
+    losses: list[float]  # nats per symbol, a value for each step
+    milliseconds: float  # median of a training step
+    passed: int | None  # first step, of those looked at, with more than 90 % exact match
+    evaluation: Evaluation
+    by_length: dict[int, float]  # exact match in percent by source length
+
+
+def comparison_table(results: list[Result], max_length: int) -> str:
+    """Return the results as a Markdown table, a row for each model."""
+    lines = [
+        f"| model | parameters | ms per step | 90 % exact at step | exact match | at length {max_length} | alignment |",
+        "|---|--:|--:|--:|--:|--:|--:|",
+    ]
+    for result in results:
+        alignment = result.evaluation.alignment()
+        cells = (
+            result.name,
+            f"{result.parameters:,}",
+            f"{result.milliseconds:.1f}",
+            "never" if result.passed is None else str(result.passed),
+            f"{result.evaluation.exact_match():.2f} %",
+            f"{result.by_length[max_length]:.1f} %",
+            "none" if alignment is None else f"{alignment:.2f} %",
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def draw_comparison(results: list[Result], max_length: int) -> Figure:
+    """Draw the loss by step of every model, and exact match by source length, also past the trained lengths."""
+    figure = Figure(figsize=(10, 4.5), dpi=150, layout="constrained")
+    left, right = figure.subplots(1, 2)
+    # Colours that colour-blind readers tell apart (Okabe and Ito), and a line style each.
+    looks = (("#D55E00", "-"), ("#009E73", "--"), ("#0072B2", "-"), ("#56B4E9", ":"))
+    for result, (colour, style) in zip(results, looks, strict=True):
+        window = smoothing_window(result.losses)
+        steps = np.arange(window, len(result.losses) + 1)
+        left.semilogy(steps, moving_mean(result.losses, window), style, color=colour, label=result.name)
+    left.set(title="Loss while training", xlabel="training step", ylabel="cross-entropy (nats per symbol)")
+    for result, (colour, style) in list(zip(results, looks, strict=True))[:3]:
+        right.plot(*zip(*result.by_length.items(), strict=True), style, color=colour, marker=".", label=result.name)
+    right.axvspan(max_length + 0.5, max(results[0].by_length) + 0.5, color="0.9")
+    right.text(max_length + 0.7, 103, "never trained", va="bottom")
+    right.set(title="Exact match by length", xlabel="source length (symbols)", ylabel="exact match (%)", ylim=(-3, 112))
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure
 
 
@@ -414,10 +526,11 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--alphabet", type=alphabet, default=string.ascii_lowercase, metavar="TEXT", help="the symbols of the strings")
     add("--min-length", type=whole_number(1, 512), default=1, metavar="N", help="symbols in the shortest string")
     add("--max-length", type=whole_number(1, 512), default=16, metavar="N", help="symbols in the longest string")
-    add("--attention", choices=["dot"], default="dot", help="how a key is scored")
+    add("--attention", choices=ATTENTION, default="dot", help="how a key is scored, if at all")
     share = number(float, lambda value: 0 <= value <= 1, "a number from 0 to 1")
     add("--teacher-forcing", type=share, default=1.0, metavar="RATIO", help="chance that a step reads the true symbol")
     add("--sequence", metavar="TEXT", help=f"the string to draw ({WORD}, or a random one, if not given)")
+    add("--compare", action="store_true", help="train every kind of attention, print a table, draw the comparison")
     add("--seed", type=whole_number(0, 2**63 - 1), default=0, metavar="N", help="draws the weights and the strings")
     add("--device", type=usable_device, default="cpu", metavar="NAME", help="where PyTorch computes")
     assets = Path(__file__).resolve().parent / "assets"
@@ -425,6 +538,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.min_length > args.max_length:
         parser.error(f"argument --min-length: {args.min_length} is more than --max-length, {args.max_length}")
+    if args.compare and (args.attention != "dot" or args.teacher_forcing != 1 or args.sequence is not None):
+        parser.error("argument --compare: it chooses --attention and --teacher-forcing, and has no use for --sequence")
     if args.sequence is not None:
         unknown = sorted(set(args.sequence) - set(args.alphabet))
         if unknown or not 1 <= len(args.sequence) <= 512:
@@ -460,68 +575,125 @@ def lines_by_length(evaluation: Evaluation) -> Iterator[str]:
             yield f"  {name:>7}  {100 * exact.double().mean():6.2f}%  ({exact.sum()} of {len(exact)})"
 
 
-def run(args: argparse.Namespace) -> None:
-    """Train, report and draw: the outline of the whole job."""
+def fit(
+    args: argparse.Namespace, attention: str, ratio: float, look: Callable[[nn.ModuleList, int], None] | None = None
+) -> tuple[nn.ModuleList, list[float], list[float]]:
+    """Build a model from the seed and train it, with a line of progress every second.
+
+    `look(model, step)` is called after each step, outside the timing.
+    Returns (model, losses, seconds), a value for each step in both lists.
+    """
     symbols = len(args.alphabet)
     torch.manual_seed(args.seed)
-    model = build_model(symbols, args.embedding_size, args.hidden_size, args.attention).to(args.device)
+    model = build_model(symbols, args.embedding_size, args.hidden_size, attention).to(args.device)
     generator = torch.Generator().manual_seed(args.seed)
 
     def sample() -> tuple[Tensor, Tensor]:
         return sample_sources(args.batch_size, symbols, args.min_length, args.max_length, generator, repeats=True)
 
-    parameters = sum(weight.numel() for weight in model.parameters())
-    print(
-        f"{args.attention} attention, {parameters} parameters: reversing strings of {args.min_length} to "
-        f"{args.max_length} symbols from {args.alphabet}",
-        flush=True,
-    )
+    steps = train(model, sample, args.steps, args.lr, ratio)
     losses: list[float] = []
-    start = shown = time.perf_counter()
-    for loss in train(model, sample, args.steps, args.lr, args.teacher_forcing, generator):
-        losses.append(loss)
-        if time.perf_counter() - shown > 1 or len(losses) in (1, args.steps):
-            shown = time.perf_counter()
-            print(f"step {len(losses):>{len(str(args.steps))}} of {args.steps}  loss {loss:.4f}", flush=True)
-    training_time = time.perf_counter() - start
+    seconds: list[float] = []
+    shown = -math.inf
+    for step in range(1, args.steps + 1):
+        start = time.perf_counter()
+        losses.append(next(steps))
+        seconds.append(time.perf_counter() - start)
+        if start - shown > 1 or step == args.steps:
+            print(f"step {step:>{len(str(args.steps))}} of {args.steps}  loss {losses[-1]:.4f}", flush=True)
+            shown = start
+        if look:
+            look(model, step)
+    return model, losses, seconds
 
-    fresh = torch.Generator().manual_seed(EVALUATION_SEED)
-    source, lengths = sample_sources(EVALUATION_STRINGS, symbols, args.min_length, args.max_length, fresh)
+
+def fresh_strings(args: argparse.Namespace) -> tuple[Tensor, Tensor]:
+    """Draw the strings of the evaluation: uniform over the whole alphabet, the same for every --seed."""
+    generator = torch.Generator().manual_seed(EVALUATION_SEED)
+    return sample_sources(EVALUATION_STRINGS, len(args.alphabet), args.min_length, args.max_length, generator)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Train one model, report, and draw its figures."""
+    print(f"reversing strings of {args.min_length} to {args.max_length} symbols from {args.alphabet}", flush=True)
+    model, losses, seconds = fit(args, args.attention, args.teacher_forcing)
+    source, lengths = fresh_strings(args)
     evaluation = evaluate(model, source, lengths)
 
     def text(tokens: list[int]) -> str:
         return "".join(args.alphabet[token - SPECIALS] for token in tokens if token >= SPECIALS)
 
-    shown_word = args.sequence or (WORD if set(WORD) <= set(args.alphabet) else text(source[lengths.argmax()].tolist()))
-    words = [shown_word, *(text(tokens) for tokens in source[:4].tolist())]
+    shown = args.sequence or (WORD if set(WORD) <= set(args.alphabet) else text(source[lengths.argmax()].tolist()))
+    decoded = []
     print("\nexamples:")
-    rows = []
-    for word in words:
+    for word in (shown, *(text(tokens) for tokens in source[:4].tolist())):
         one = torch.tensor([[SPECIALS + args.alphabet.index(symbol) for symbol in word]], device=args.device)
         tokens, weights = greedy_decode(model, one, torch.tensor([len(word)]), max_steps=2 * len(word) + 1)
-        rows.append((tokens[0].tolist(), weights[0].cpu().numpy()))
-        output = text(rows[-1][0])
+        decoded.append((tokens[0].tolist(), weights))
+        output = text(decoded[-1][0])
         print(f"  {word} -> {output}  {'right' if output == word[::-1] else 'wrong'}")
-    if not args.min_length <= len(shown_word) <= args.max_length:
-        print(f"  ({shown_word} has {len(shown_word)} symbols: a length that this model was not trained on)")
+    if not args.min_length <= len(shown) <= args.max_length:
+        print(f"  ({shown} has {len(shown)} symbols: a length that this model was not trained on)")
     print("\nexact match by length:")
     for line in lines_by_length(evaluation):
         print(line)
 
     exact = int(evaluation.exact.sum())
-    print(f"\nexact match: {evaluation.exact_match():.2f}% ({exact} of {len(evaluation.exact)} fresh sequences)")
-    print(f"alignment: {evaluation.alignment():.2f}%")
-    print(f"training time: {training_time:.1f} s")
+    print(f"\nexact match: {evaluation.exact_match():.2f}% ({exact} of {EVALUATION_STRINGS} fresh sequences)")
+    if evaluation.alignment() is not None:
+        print(f"alignment: {evaluation.alignment():.2f}%")
+    print(f"training time: {sum(seconds):.1f} s")
     save(draw_loss(losses), args.assets / "pytorch_seq2seq_loss.png")
-    tokens, weights = rows[0]
-    output_symbols = ["EOS" if token == EOS else text([token]) for token in tokens]
-    save(draw_attention(shown_word, output_symbols, weights), args.assets / "pytorch_attention_matrix.png")
+    tokens, weights = decoded[0]
+    if weights is None:
+        print("no attention, so no alignment to report and no attention matrix to draw")
+    else:
+        output_symbols = ["EOS" if token == EOS else text([token]) for token in tokens]
+        figure = draw_attention(shown, output_symbols, weights[0].cpu().numpy())
+        save(figure, args.assets / "pytorch_attention_matrix.png")
+
+
+def compare(args: argparse.Namespace) -> None:
+    """Train the models of the history from the same seed on the same batches, and compare what comes out."""
+    source, lengths = fresh_strings(args)
+    few = slice(200)  # strings of the evaluation that are decoded again and again during training
+    every = max(1, args.steps // 40)
+    generator = torch.Generator().manual_seed(EVALUATION_SEED + 1)
+    reach = np.linspace(args.min_length, math.ceil(1.5 * args.max_length), 24).round().astype(int).tolist()
+    by_length = {
+        length: sample_sources(200, len(args.alphabet), length, length, generator)
+        for length in sorted({*reach, args.max_length})
+    }
+    results = []
+    for name, attention, ratio in HISTORY:
+        print(name, flush=True)
+        passed: list[int] = []
+
+        def look(model: nn.ModuleList, step: int, passed: list[int] = passed) -> None:
+            if not passed and step % every == 0 and evaluate(model, source[few], lengths[few]).exact_match() > 90:
+                passed.append(step)
+
+        model, losses, seconds = fit(args, attention, ratio, look)
+        results.append(
+            Result(
+                name,
+                parameters=sum(weight.numel() for weight in model.parameters()),
+                losses=losses,
+                milliseconds=1000 * float(np.median(seconds)),
+                passed=passed[0] if passed else None,
+                evaluation=evaluate(model, source, lengths),
+                by_length={length: evaluate(model, *strings).exact_match() for length, strings in by_length.items()},
+            )
+        )
+    print(f"\n{comparison_table(results, args.max_length)}\n")
+    save(draw_comparison(results, args.max_length), args.assets / "pytorch_comparison.png")
 
 
 def main(argv: list[str] | None = None) -> None:
     """Run the script with the command line `argv`."""
     torch.set_num_threads(1)  # the matrices are too small to share: two threads would mostly wait for each other
-    run(parse_arguments(argv))
+    args = parse_arguments(argv)
+    (compare if args.compare else run)(args)
 
 
 if __name__ == "__main__":

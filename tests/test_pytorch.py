@@ -18,6 +18,13 @@ def model(seq2seq: ModuleType) -> nn.ModuleList:
     return seq2seq.build_model(SYMBOLS, EMBEDDING, HIDDEN)
 
 
+@pytest.fixture(params=["dot", "additive", "none"])
+def any_model(seq2seq: ModuleType, request: pytest.FixtureRequest) -> nn.ModuleList:
+    """Return a small untrained encoder and decoder, of each kind of attention in turn."""
+    torch.manual_seed(0)
+    return seq2seq.build_model(SYMBOLS, EMBEDDING, HIDDEN, request.param)
+
+
 @pytest.fixture
 def batch(seq2seq: ModuleType) -> tuple[Tensor, Tensor]:
     """Return 7 strings of 1 to 9 symbols, the longest and the shortest length among them."""
@@ -107,6 +114,43 @@ def test_the_decoder_attends_as_numpy_does(
     np.testing.assert_allclose(logits.detach(), attentional @ W_s.T + b_s, atol=1e-5)
 
 
+def test_the_additive_score_is_the_papers_pair_by_pair(seq2seq: ModuleType) -> None:
+    torch.manual_seed(0)
+    score = seq2seq.AdditiveScore(4)
+    query, keys = torch.randn(2, 3, 4), torch.randn(2, 5, 4)
+    W_q, W_k, v = (weight.detach().numpy() for weight in score.parameters())
+    scores = score(query, keys).detach()
+    assert scores.shape == (2, 3, 5)
+    for b in range(2):
+        for t in range(3):
+            for s in range(5):
+                expected = v[0] @ np.tanh(W_q @ query[b, t].numpy() + W_k @ keys[b, s].numpy())
+                assert scores[b, t, s].item() == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("attention", ["dot", "additive", "none"])
+def test_only_attention_opens_a_path_from_the_encoder_outputs_to_the_logits(
+    seq2seq: ModuleType, attention: str
+) -> None:
+    torch.manual_seed(0)
+    _, decoder = seq2seq.build_model(SYMBOLS, EMBEDDING, HIDDEN, attention)
+    keys, hidden = torch.randn(2, 5, HIDDEN, requires_grad=True), torch.randn(1, 2, HIDDEN, requires_grad=True)
+    logits, _, _ = decoder(torch.full((2, 3), seq2seq.SOS), hidden, keys, torch.ones(2, 5, dtype=torch.bool))
+    to_keys, to_hidden = torch.autograd.grad(logits.square().sum(), (keys, hidden), allow_unused=True)
+    assert (to_hidden != 0).all()
+    assert to_keys is None if attention == "none" else (to_keys != 0).all()
+
+
+def test_the_kinds_of_attention_differ_in_the_score_alone(seq2seq: ModuleType) -> None:
+    shapes = {}
+    for attention in seq2seq.ATTENTION:
+        model = seq2seq.build_model(SYMBOLS, EMBEDDING, HIDDEN, attention)
+        shapes[attention] = {name: tuple(weight.shape) for name, weight in model.named_parameters()}
+    additive = {name: shape for name, shape in shapes["additive"].items() if ".score." not in name}
+    assert additive == shapes["dot"]
+    assert {name for name in shapes["none"] if shapes["none"][name] != shapes["dot"][name]} == {"1.combine.weight"}
+
+
 def test_padding_gets_no_weight(seq2seq: ModuleType, model: nn.ModuleList, batch: tuple[Tensor, Tensor]) -> None:
     source, lengths = batch
     _, weights = seq2seq.greedy_decode(model, source, lengths, max_steps=5)
@@ -116,22 +160,28 @@ def test_padding_gets_no_weight(seq2seq: ModuleType, model: nn.ModuleList, batch
 
 
 def test_a_string_gives_the_same_alone_and_in_any_batch(
-    seq2seq: ModuleType, model: nn.ModuleList, batch: tuple[Tensor, Tensor]
+    seq2seq: ModuleType, any_model: nn.ModuleList, batch: tuple[Tensor, Tensor]
 ) -> None:
     source, lengths = batch
     target = seq2seq.reversed_targets(source, lengths)
-    together = seq2seq.training_logits(model, source, lengths, target, 1, torch.Generator())
+    together = seq2seq.training_logits(any_model, source, lengths, target, 1)
     for b, length in enumerate(lengths.tolist()):
         one = slice(b, b + 1)
         alone = seq2seq.training_logits(
-            model, source[one, :length], lengths[one], target[one, : length + 1], 1, torch.Generator()
+            any_model,
+            source[one, :length],
+            lengths[one],
+            target[one, : length + 1],
+            1,
         )
         torch.testing.assert_close(together[b, : length + 1], alone[0], atol=1e-5, rtol=0)
 
 
-def test_one_call_equals_step_by_step(seq2seq: ModuleType, model: nn.ModuleList, batch: tuple[Tensor, Tensor]) -> None:
+def test_one_call_equals_step_by_step(
+    seq2seq: ModuleType, any_model: nn.ModuleList, batch: tuple[Tensor, Tensor]
+) -> None:
     source, lengths = batch
-    encoder, decoder = model
+    encoder, decoder = any_model
     keys, hidden = encoder(source, lengths)
     mask = source != seq2seq.PAD
     tokens = seq2seq.reversed_targets(source, lengths)
@@ -139,7 +189,8 @@ def test_one_call_equals_step_by_step(seq2seq: ModuleType, model: nn.ModuleList,
     for t in range(tokens.size(1)):
         step_logits, hidden, step_weights = decoder(tokens[:, t : t + 1], hidden, keys, mask)
         torch.testing.assert_close(step_logits[:, 0], logits[:, t], atol=1e-5, rtol=0)
-        torch.testing.assert_close(step_weights[:, 0], weights[:, t], atol=1e-5, rtol=0)
+        if weights is not None:
+            torch.testing.assert_close(step_weights[:, 0], weights[:, t], atol=1e-5, rtol=0)
     torch.testing.assert_close(hidden, final, atol=1e-5, rtol=0)
 
 
@@ -151,27 +202,26 @@ def test_with_teacher_forcing_a_step_reads_the_true_previous_symbol(
 ) -> None:
     source, lengths = batch
     target = seq2seq.reversed_targets(source, lengths)
-    logits = seq2seq.training_logits(model, source, lengths, target, 1, torch.Generator())
+    logits = seq2seq.training_logits(model, source, lengths, target, 1)
     other = target.clone()
     other[:, 3] = seq2seq.SPECIALS + (other[:, 3] + 1) % SYMBOLS
-    changed = seq2seq.training_logits(model, source, lengths, other, 1, torch.Generator())
+    changed = seq2seq.training_logits(model, source, lengths, other, 1)
     torch.testing.assert_close(changed[:, :4], logits[:, :4])
     assert ((changed[:, 4] - logits[:, 4]).abs().amax(dim=-1) > 1e-4).all()
 
 
 def test_without_teacher_forcing_training_reads_what_greedy_decoding_wrote(
-    seq2seq: ModuleType, model: nn.ModuleList, batch: tuple[Tensor, Tensor]
+    seq2seq: ModuleType, any_model: nn.ModuleList, batch: tuple[Tensor, Tensor]
 ) -> None:
     source, lengths = batch
     target = seq2seq.reversed_targets(source, lengths)
-    generator = torch.Generator().manual_seed(0)
-    logits = seq2seq.training_logits(model, source, lengths, target, 0, generator)
+    logits = seq2seq.training_logits(any_model, source, lengths, target, 0)
     own = logits.argmax(dim=-1)[:, :-1]
-    encoder, decoder = model
+    encoder, decoder = any_model
     keys, hidden = encoder(source, lengths)
     previous = torch.cat([torch.full((len(source), 1), seq2seq.SOS), own], dim=1)
     torch.testing.assert_close(logits, decoder(previous, hidden, keys, source != seq2seq.PAD)[0], atol=1e-5, rtol=0)
-    unrelated = seq2seq.training_logits(model, source, lengths, target.flip(0), 0, generator)
+    unrelated = seq2seq.training_logits(any_model, source, lengths, target.flip(0), 0)
     torch.testing.assert_close(logits, unrelated)  # the target is never looked at
 
 
@@ -180,9 +230,8 @@ def test_a_ratio_just_below_one_takes_the_steps_one_by_one_and_agrees(
 ) -> None:
     source, lengths = batch
     target = seq2seq.reversed_targets(source, lengths)
-    generator = torch.Generator().manual_seed(0)
-    one_call = seq2seq.training_logits(model, source, lengths, target, 1, generator)
-    stepwise = seq2seq.training_logits(model, source, lengths, target, math.nextafter(1, 0), generator)
+    one_call = seq2seq.training_logits(model, source, lengths, target, 1)
+    stepwise = seq2seq.training_logits(model, source, lengths, target, math.nextafter(1, 0))
     torch.testing.assert_close(stepwise, one_call, atol=1e-5, rtol=0)
 
 
@@ -194,7 +243,7 @@ def test_half_teacher_forcing_draws_each_step_of_each_string(
     _, decoder = model
     read: list[Tensor] = []
     decoder.register_forward_hook(lambda _, inputs, __: read.append(inputs[0]))
-    logits = seq2seq.training_logits(model, source, lengths, target, 0.5, torch.Generator().manual_seed(0))
+    logits = seq2seq.training_logits(model, source, lengths, target, 0.5)
     inputs, own, true = torch.cat(read, dim=1)[:, 1:], logits.argmax(dim=-1)[:, :-1], target[:, :-1]
     assert ((inputs == own) | (inputs == true)).all()
     forced = (inputs == true)[own != true].double()
@@ -204,29 +253,29 @@ def test_half_teacher_forcing_draws_each_step_of_each_string(
 def test_the_loss_ignores_padding(seq2seq: ModuleType, model: nn.ModuleList, batch: tuple[Tensor, Tensor]) -> None:
     source, lengths = batch
     target = seq2seq.reversed_targets(source, lengths)
-    logits = seq2seq.training_logits(model, source, lengths, target, 1, torch.Generator())
+    logits = seq2seq.training_logits(model, source, lengths, target, 1)
     terms = [
         -logits[b, t].log_softmax(-1)[target[b, t]].item()
         for b, length in enumerate(lengths.tolist())
         for t in range(length + 1)
     ]
-    steps = seq2seq.train(model, lambda: batch, 1, 1e-3, 1, torch.Generator())
+    steps = seq2seq.train(model, lambda: batch, 1, 1e-3, 1)
     assert next(steps) == pytest.approx(sum(terms) / len(terms), rel=1e-5)
 
 
 def test_a_few_steps_of_training_lower_the_loss_and_reach_every_parameter(
-    seq2seq: ModuleType, model: nn.ModuleList, batch: tuple[Tensor, Tensor]
+    seq2seq: ModuleType, any_model: nn.ModuleList, batch: tuple[Tensor, Tensor]
 ) -> None:
-    losses = list(seq2seq.train(model, lambda: batch, 60, 3e-2, 1, torch.Generator()))
+    losses = list(seq2seq.train(any_model, lambda: batch, 60, 3e-2, 1))
     assert losses[-1] < losses[0] / 2
-    for name, weight in model.named_parameters():
+    for name, weight in any_model.named_parameters():
         assert weight.grad is not None and weight.grad.isfinite().all() and (weight.grad != 0).any(), name
 
 
 def test_a_loss_that_is_not_finite_stops_training_and_names_the_step(
     seq2seq: ModuleType, model: nn.ModuleList, batch: tuple[Tensor, Tensor]
 ) -> None:
-    steps = seq2seq.train(model, lambda: batch, 5, 1e-3, 1, torch.Generator())
+    steps = seq2seq.train(model, lambda: batch, 5, 1e-3, 1)
     next(steps)
     with torch.no_grad():
         model[1].output.bias.fill_(math.nan)
@@ -238,7 +287,7 @@ def test_a_loss_that_is_not_finite_stops_training_and_names_the_step(
 def test_training_takes_as_many_steps_as_asked(
     seq2seq: ModuleType, model: nn.ModuleList, batch: tuple[Tensor, Tensor], steps: int
 ) -> None:
-    assert len(list(seq2seq.train(model, lambda: batch, steps, 1e-3, 1, torch.Generator()))) == steps
+    assert len(list(seq2seq.train(model, lambda: batch, steps, 1e-3, 1))) == steps
 
 
 # Greedy decoding and the metrics
@@ -322,7 +371,7 @@ def test_exact_match_wants_every_symbol_and_eos(seq2seq: ModuleType, model: nn.M
 
 def test_evaluation_keeps_the_order_of_its_strings(seq2seq: ModuleType, model: nn.ModuleList) -> None:
     source, lengths = seq2seq.sample_sources(600, 2, 1, 4, torch.Generator().manual_seed(0))
-    list(seq2seq.train(model, lambda: (source[:64], lengths[:64]), 60, 3e-2, 1, torch.Generator()))
+    list(seq2seq.train(model, lambda: (source[:64], lengths[:64]), 60, 3e-2, 1))
     evaluation = seq2seq.evaluate(model, source, lengths)
     assert 0 < evaluation.exact.sum() < 600
     for i in (*range(10), *range(590, 600)):
@@ -337,7 +386,7 @@ def test_the_same_seed_gives_the_same_run(seq2seq: ModuleType) -> None:
         model = seq2seq.build_model(SYMBOLS, EMBEDDING, HIDDEN)
         generator = torch.Generator().manual_seed(seed)
         sample = lambda generator=generator: seq2seq.sample_sources(8, SYMBOLS, 1, 5, generator)  # noqa: E731
-        runs.append(list(seq2seq.train(model, sample, 5, 1e-2, 0.5, generator)))
+        runs.append(list(seq2seq.train(model, sample, 5, 1e-2, 0.5)))
     assert runs[0] == runs[1] != runs[2]
 
 
@@ -364,3 +413,44 @@ def test_the_loss_figure_is_logarithmic_and_shows_every_step(seq2seq: ModuleType
     assert raw.get_alpha() < 1 and raw.get_linewidth() < smooth.get_linewidth()
     np.testing.assert_allclose(smooth.get_ydata()[0], np.mean(losses[:5]))
     assert smooth.get_xdata()[0] == 5 and smooth.get_xdata()[-1] == 200
+
+
+# The history of attention, measured
+
+
+@pytest.fixture
+def results(seq2seq: ModuleType) -> list:
+    """Return made-up results of the four models of the history."""
+    exact, none = torch.tensor([True, True, False, True]), (None, None)
+    counts = (torch.tensor([1, 2, 0, 3]), torch.tensor([2, 2, 2, 4]))
+    return [
+        seq2seq.Result(
+            name,
+            parameters=1000 + i,
+            losses=[3.0 / (i + 1) ** t for t in range(80)],
+            milliseconds=1.25 + i,
+            passed=None if i == 0 else 20 * i,
+            evaluation=seq2seq.Evaluation(torch.tensor([1, 2, 3, 4]), exact, *(none if i == 0 else counts)),
+            by_length={1: 100.0, 4: 50.0 + i, 6: 0.0},
+        )
+        for i, (name, _, _) in enumerate(seq2seq.HISTORY)
+    ]
+
+
+def test_the_table_has_a_row_for_each_model_with_the_numbers_of_its_evaluation(
+    seq2seq: ModuleType, results: list
+) -> None:
+    head, ruler, *rows = seq2seq.comparison_table(results, max_length=4).splitlines()
+    assert len({line.count("|") for line in (head, ruler, *rows)}) == 1
+    cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+    assert [row[0] for row in cells] == [name for name, _, _ in seq2seq.HISTORY]
+    assert cells[0][1:] == ["1,000", "1.2", "never", "75.00 %", "50.0 %", "none"]
+    assert cells[2][1:] == ["1,002", "3.2", "40", "75.00 %", "52.0 %", "60.00 %"]
+
+
+def test_the_comparison_figure_marks_the_lengths_that_were_never_trained(seq2seq: ModuleType, results: list) -> None:
+    left, right = seq2seq.draw_comparison(results, max_length=4).axes
+    assert len(left.lines) == 4 and left.get_yscale() == "log"
+    assert [line.get_ydata()[1] for line in right.lines] == [50, 51, 52]
+    assert right.patches[0].get_x() == 4.5
+    assert right.texts[0].get_text() == "never trained"
