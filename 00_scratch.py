@@ -8,7 +8,10 @@ This script computes them one at a time, prints every number, and draws how the 
 """
 
 import argparse
+import io
 import os
+import sys
+import tempfile
 from pathlib import Path
 from typing import NoReturn
 
@@ -51,7 +54,7 @@ def dot_product_attention(
 
     Raises:
         ValueError: sizes that do not fit, an empty source, a mask that is not boolean or leaves nothing to attend,
-            or a value that is NaN, infinite or beyond 1e300. The message names the shapes, and the place.
+            or a value that is NaN, infinite or beyond 1e303. The message names the shapes, and the place.
     """
     query, keys = np.asarray(query, dtype=np.float64), np.asarray(keys, dtype=np.float64)
     if not query.ndim or keys.ndim < 2 or query.shape[-1] != keys.shape[-1] or query.shape[:-2] != keys.shape[:-2]:
@@ -62,10 +65,10 @@ def dot_product_attention(
     if keys.shape[-2] == 0:
         raise ValueError(f"the source is empty: keys {keys.shape} hold no position to attend")
     for name, array in (("query", query), ("keys", keys)):
-        bad = np.argwhere(~(np.abs(array) <= 1e300))  # NaN fails every comparison
+        bad = np.argwhere(~(np.abs(array) <= 1e303))  # NaN fails every comparison
         if len(bad):
             place = tuple(bad[0].tolist())
-            raise ValueError(f"{name} {array.shape}: {array[place]} at {place}, not a number from -1e300 to 1e300")
+            raise ValueError(f"{name} {array.shape}: {array[place]} at {place}, not a number from -1e303 to 1e303")
     mask = np.ones(keys.shape[:-1], dtype=bool) if mask is None else np.asarray(mask)
     if mask.dtype != bool or mask.shape != keys.shape[:-1]:
         raise ValueError(f"mask {mask.shape} of {mask.dtype}: keys {keys.shape} take a bool mask {keys.shape[:-1]}")
@@ -234,7 +237,7 @@ def seed_number(text: str) -> int:
             return int(text)
     except ValueError:
         pass
-    raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to 2**63-1")
+    raise argparse.ArgumentTypeError(f"{text!a} is not a whole number from 0 to 2**63-1")
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -247,8 +250,8 @@ def save(figure: Figure, path: Path) -> None:
         unfinished.unlink(missing_ok=True)
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Print the four steps of the worked example and draw its figure."""
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    """Read and check the command line; a bad value ends the process with one line and exit status 2."""
     parser = Parser(
         description="Dot-product attention, step by step, on one example.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -260,9 +263,14 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     try:
         args.assets.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=args.assets).close()
     except OSError as error:
-        parser.error(f"argument --assets: {str(args.assets)!r} is not a folder that can be written: {error.strerror}")
+        parser.error(f"argument --assets: {str(args.assets)!a} is not a folder that can be written: {error.strerror}")
+    return args
 
+
+def run(args: argparse.Namespace) -> None:
+    """Print the four steps of the worked example and draw its figure."""
     words, encoder_outputs, query = worked_example(args.seed)
     print(report(words, encoder_outputs, query))
     context, weights = dot_product_attention(query, encoder_outputs)
@@ -271,5 +279,33 @@ def main(argv: list[str] | None = None) -> None:
     print(f"\nfigure: {path}")
 
 
+def main(argv: list[str] | None = None) -> int:
+    """Run the script with the command line `argv`; return its exit status."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a path may hold what an ASCII terminal cannot show
+    args = parse_arguments(argv)
+    try:
+        run(args)
+        print(end="", flush=True)
+    except KeyboardInterrupt:
+        return failure("interrupted", 130)
+    except BrokenPipeError:  # `| head` has read enough
+        return failure("", 141)
+    except OSError as error:
+        return failure(f"cannot write: {error}", 1)
+    return 0
+
+
+def failure(message: str, status: int) -> int:
+    """Print the message on standard error, drop printed text that nobody can receive, and return the status."""
+    try:
+        print(end="", flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if message:
+        print(f"{Path(__file__).name}: error: {message}", file=sys.stderr)
+    return status
+
+
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -9,9 +9,12 @@ the encoder, attention, the decoder, training, greedy decoding, the metrics, the
 """
 
 import argparse
+import io
 import math
 import os
 import string
+import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -235,7 +238,8 @@ def train(
     The loss is the cross-entropy per symbol in nats, EOS counted, PAD not. `lr` is the peak of the learning rate's
     rise and fall. Gradients longer than 1 are cut to 1, for those of a recurrent network grow with the length.
 
-    Raises FloatingPointError at the first step whose loss or gradient is NaN or infinite.
+    Raises FloatingPointError at the first step whose loss or gradient is NaN or infinite, or whose loss is beyond
+    1000 nats, where it stays finite only because tanh bounds what the output layer sees: guessing costs less than 5.
     """
     device = next(model.parameters()).device
     optimizer = torch.optim.Adam(model.parameters(), lr=lr, betas=(0.8, 0.98), fused=True)
@@ -249,7 +253,7 @@ def train(
         optimizer.zero_grad()
         loss.backward()
         norm = nn.utils.clip_grad_norm_(model.parameters(), max_norm=1.0)
-        if not (math.isfinite(loss.item()) and math.isfinite(norm.item())):
+        if not (loss.item() < 1000 and math.isfinite(norm.item())):
             raise FloatingPointError(f"loss {loss.item():g}, gradient norm {norm.item():g} at step {step} of {steps}")
         optimizer.step()
         schedule.step()
@@ -503,7 +507,7 @@ def usable_device(text: str) -> torch.device:
     try:
         device = torch.device(text)
         torch.zeros(1, device=device).tolist()
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except Exception as error:  # each kind of device that is missing has an exception of its own
         raise argparse.ArgumentTypeError(f"{text!a} is not a device that PyTorch can use here, like cpu") from error
     return device
 
@@ -547,8 +551,9 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
             parser.error(f"argument --sequence: {args.sequence!a} {problem}; it takes 1 to 512 of {args.alphabet!a}")
     try:
         args.assets.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=args.assets).close()
     except OSError as error:
-        parser.error(f"argument --assets: {str(args.assets)!a} is not a folder to write to: {error.strerror}")
+        parser.error(f"argument --assets: {str(args.assets)!a} is not a folder that can be written: {error.strerror}")
     return args
 
 
@@ -689,12 +694,36 @@ def compare(args: argparse.Namespace) -> None:
     save(draw_comparison(results, args.max_length), args.assets / "pytorch_comparison.png")
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Run the script with the command line `argv`."""
+def main(argv: list[str] | None = None) -> int:
+    """Run the script with the command line `argv`; return its exit status."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a path may hold what an ASCII terminal cannot show
     torch.set_num_threads(1)  # the matrices are too small to share: two threads would mostly wait for each other
     args = parse_arguments(argv)
-    (compare if args.compare else run)(args)
+    try:
+        (compare if args.compare else run)(args)
+        print(end="", flush=True)
+    except KeyboardInterrupt:
+        return failure("interrupted", 130)
+    except FloatingPointError as error:
+        return failure(f"training diverged, {error}: try a smaller --lr than {args.lr:g}", 1)
+    except BrokenPipeError:  # `| head` has read enough
+        return failure("", 141)
+    except OSError as error:
+        return failure(f"cannot write: {error}", 1)
+    return 0
+
+
+def failure(message: str, status: int) -> int:
+    """Print the message on standard error, drop printed text that nobody can receive, and return the status."""
+    try:
+        print(end="", flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if message:
+        print(f"{Path(__file__).name}: error: {message}", file=sys.stderr)
+    return status
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
