@@ -37,22 +37,15 @@ SPECIALS = 3
 
 
 def sample_sources(
-    count: int, symbols: int, min_length: int, max_length: int, generator: torch.Generator, repeats: bool = False
+    count: int, symbols: int, min_length: int, max_length: int, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """Draw `count` random strings over `symbols` symbols, their lengths uniform in [min_length, max_length].
-
-    With `repeats`, each string uses a random stretch of the alphabet, from one symbol to all of it. Repeated symbols
-    are what attention confuses last, and uniform strings hold few of them: training on more of them saves steps.
 
     Returns (source, lengths): (B, S) tokens, padded with PAD after the last symbol, and (B,), both on the CPU.
     """
     lengths = torch.randint(min_length, max_length + 1, (count,), generator=generator)
     longest = int(lengths.max())
-    source = torch.rand(count, longest, generator=generator)
-    if repeats:
-        source *= torch.rand(count, 1, generator=generator)  # narrower: the first part of the alphabet ...
-        source += torch.rand(count, 1, generator=generator)  # ... and moved to a random place in it
-    source = SPECIALS + (source * symbols).long() % symbols
+    source = torch.randint(SPECIALS, SPECIALS + symbols, (count, longest), generator=generator)
     return source.masked_fill(torch.arange(longest) >= lengths[:, None], PAD), lengths
 
 
@@ -75,13 +68,20 @@ class EncoderRNN(nn.Module):
     Both directions matter. The state of a forward GRU one position further on has read the symbol too, and a trained
     decoder attends there just as well: the attention plot is then one column off. Two directions, half the size each,
     meet at the symbol itself.
+
+    So that they do meet there, the update gates start out nearly closed. A state is then mostly its own symbol, and
+    learns to remember what it needs to; one that starts with a long memory shows every symbol to its neighbours too.
     """
 
     def __init__(self, embedding: nn.Embedding, hidden_size: int) -> None:
         """`embedding` is shared with the decoder; `hidden_size` is that of both directions together, an even number."""
         super().__init__()
         self.embedding = embedding
-        self.gru = nn.GRU(embedding.embedding_dim, hidden_size // 2, batch_first=True, bidirectional=True)
+        half = hidden_size // 2
+        self.gru = nn.GRU(embedding.embedding_dim, half, batch_first=True, bidirectional=True)
+        with torch.no_grad():
+            for bias in (self.gru.bias_ih_l0, self.gru.bias_ih_l0_reverse):
+                bias[half : 2 * half] -= 2  # the update gate, which is the share of the old state that stays
 
     def forward(self, source: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Encode (B, S) tokens with (B,) lengths, on the CPU, into outputs h_s (B, S, H) and a state (1, B, H).
@@ -153,6 +153,7 @@ class AttnDecoderRNN(nn.Module):
         super().__init__()
         self.embedding = embedding
         self.gru = nn.GRU(embedding.embedding_dim, hidden_size, batch_first=True)
+        # One is made in any case, so that every kind of attention starts out with the same weights elsewhere.
         scores = {"dot": dot_score, "additive": AdditiveScore(hidden_size), "none": None}
         self.score: Callable[[Tensor, Tensor], Tensor] | None = scores[attention]
         self.combine = nn.Linear(2 * hidden_size if self.score else hidden_size, hidden_size)  # W_c
@@ -183,32 +184,43 @@ def build_model(symbols: int, embedding_size: int, hidden_size: int, attention: 
     """Return an untrained [encoder, decoder] that share one embedding, initialised from torch's global seed."""
     embedding = nn.Embedding(SPECIALS + symbols, embedding_size)
     nn.init.normal_(embedding.weight, std=0.2)  # small: a state not flooded by the symbol has room for the position
-    model = nn.ModuleList([EncoderRNN(embedding, hidden_size), AttnDecoderRNN(embedding, hidden_size, attention)])
-    for name, weight in model.named_parameters():
-        if "weight_hh" in name:  # orthogonal recurrent weights, gate by gate: a state neither fades nor explodes
-            for gate in weight.chunk(3):
-                nn.init.orthogonal_(gate)
-    return model
+    return nn.ModuleList([EncoderRNN(embedding, hidden_size), AttnDecoderRNN(embedding, hidden_size, attention)])
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Training
 # ---------------------------------------------------------------------------------------------------------------------
 
+NOISE = 0.2  # the share of the previous symbols that training falsifies
 
-def training_logits(model: nn.ModuleList, source: Tensor, lengths: Tensor, target: Tensor, ratio: float) -> Tensor:
+
+def with_noise(tokens: Tensor, share: float, vocabulary: int) -> Tensor:
+    """Replace each symbol, with a probability of `share`, by a random one; PAD, SOS and EOS stay.
+
+    A decoder that can trust the previous symbol finds its place by looking for it, and gets lost where symbols repeat.
+    One that cannot has to keep count, and soon does (after word dropout, Bowman et al. 2016, section 3.1).
+    """
+    replaced = (torch.rand(tokens.shape, device=tokens.device) < share) & (tokens >= SPECIALS)
+    return torch.where(replaced, torch.randint_like(tokens, SPECIALS, vocabulary), tokens)
+
+
+def training_logits(
+    model: nn.ModuleList, source: Tensor, lengths: Tensor, target: Tensor, ratio: float, noise: float = 0.0
+) -> Tensor:
     """Return the logits (B, T, vocabulary) for every step of `target` (B, T), with teacher forcing (Williams & Zipser).
 
     With ratio 1 each step reads the true previous symbol, so all steps go through the decoder in one call. Below 1,
     each step of each string reads the true previous symbol with that probability, else the model's own (scheduled
-    sampling, Bengio et al. 2015): the steps depend on each other, and have to be taken one by one.
+    sampling, Bengio et al. 2015): the steps depend on each other, and have to be taken one by one. `noise` is the
+    share of symbols that are replaced by random ones on their way in, whoever wrote them.
     """
     encoder, decoder = model
+    vocabulary = decoder.embedding.num_embeddings
     keys, hidden = encoder(source, lengths)
     mask = source != PAD
     true_previous = F.pad(target[:, :-1], (1, 0), value=SOS)
     if ratio == 1:
-        return decoder(true_previous, hidden, keys, mask)[0]
+        return decoder(with_noise(true_previous, noise, vocabulary), hidden, keys, mask)[0]
     forced = torch.rand(target.shape, device=target.device) < ratio
     steps: list[Tensor] = []
     previous = true_previous[:, :1]
@@ -216,7 +228,7 @@ def training_logits(model: nn.ModuleList, source: Tensor, lengths: Tensor, targe
         if t:
             own = steps[-1].argmax(dim=-1)
             previous = torch.where(forced[:, t : t + 1], true_previous[:, t : t + 1], own)
-        logits, hidden, _ = decoder(previous, hidden, keys, mask)
+        logits, hidden, _ = decoder(with_noise(previous, noise, vocabulary), hidden, keys, mask)
         steps.append(logits)
     return torch.cat(steps, dim=1)
 
@@ -227,13 +239,9 @@ def rise_and_fall(progress: float) -> float:
 
 
 def train(
-    model: nn.ModuleList,
-    sample: Callable[[], tuple[Tensor, Tensor]],
-    steps: int,
-    lr: float,
-    ratio: float = 1,
+    model: nn.ModuleList, sample: Callable[[], tuple[Tensor, Tensor]], steps: int, lr: float, ratio: float
 ) -> Iterator[float]:
-    """Train `model` on `steps` batches that `sample` draws, with a teacher-forcing ratio; yield the loss of each step.
+    """Train `model` for `steps` steps on batches, (source, lengths), from `sample`, and yield the loss of each.
 
     The loss is the cross-entropy per symbol in nats, EOS counted, PAD not. `lr` is the peak of the learning rate's
     rise and fall. Gradients longer than 1 are cut to 1, for those of a recurrent network grow with the length.
@@ -242,13 +250,13 @@ def train(
     1000 nats, where it stays finite only because tanh bounds what the output layer sees: guessing costs less than 5.
     """
     device = next(model.parameters()).device
-    optimizer = torch.optim.Adam(model.parameters(), lr=lr, betas=(0.8, 0.98), fused=True)
+    optimizer = torch.optim.Adam(model.parameters(), lr=lr, fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda done: rise_and_fall((done + 0.5) / steps))
     for step in range(1, steps + 1):
         source, lengths = sample()
         source = source.to(device)
         target = reversed_targets(source, lengths)
-        logits = training_logits(model, source, lengths, target, ratio)
+        logits = training_logits(model, source, lengths, target, ratio, NOISE)
         loss = F.cross_entropy(logits.flatten(0, 1), target.flatten(), ignore_index=PAD)
         optimizer.zero_grad()
         loss.backward()
@@ -331,11 +339,13 @@ def evaluate(model: nn.ModuleList, source: Tensor, lengths: Tensor) -> Evaluatio
         longest = int(lengths[chunk].max())
         some = source[chunk, :longest].to(device)
         target = reversed_targets(some, lengths[chunk])
-        tokens, weights = greedy_decode(model, some, lengths[chunk], max_steps=longest + 1)  # longer is wrong anyway
+        tokens, weights = greedy_decode(model, some, lengths[chunk], max_steps=longest + 1)
+        # Who has not stopped by then is wrong, and has written as much as it would have alone.
+        tokens = tokens.cpu().masked_fill(torch.arange(tokens.size(1)) > lengths[chunk, None], PAD)
         missing = longest + 1 - tokens.size(1)
-        exact[chunk] = (F.pad(tokens, (0, missing), value=PAD) == target).all(dim=1).cpu()
+        exact[chunk] = (F.pad(tokens, (0, missing), value=PAD) == target.cpu()).all(dim=1)
         if weights is not None:
-            aligned[chunk], written[chunk] = count_aligned(tokens.cpu(), weights.cpu(), lengths[chunk])
+            aligned[chunk], written[chunk] = count_aligned(tokens, weights.cpu(), lengths[chunk])
     return Evaluation(lengths, exact, *((None, None) if weights is None else (aligned, written)))
 
 
@@ -520,10 +530,10 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("--steps", type=whole_number(1, 10**6), default=550, metavar="N", help="training steps")
-    add("--batch-size", type=whole_number(1, 4096), default=128, metavar="N", help="strings in a batch")
+    add("--steps", type=whole_number(1, 10**6), default=400, metavar="N", help="training steps")
+    add("--batch-size", type=whole_number(1, 4096), default=64, metavar="N", help="strings in a batch")
     positive = number(float, lambda value: 0 < value < math.inf, "a positive, finite number")
-    add("--lr", type=positive, default=2e-2, metavar="LR", help="peak learning rate of Adam's one-cycle schedule")
+    add("--lr", type=positive, default=3e-2, metavar="LR", help="peak learning rate of Adam's one-cycle schedule")
     even = number(int, lambda value: value in range(2, 1025, 2), "an even whole number from 2 to 1024")
     add("--hidden-size", type=even, default=64, metavar="N", help="size of h_s and h_t, half for each direction")
     add("--embedding-size", type=whole_number(1, 1024), default=16, metavar="N", help="size of a symbol's embedding")
@@ -594,7 +604,7 @@ def fit(
     generator = torch.Generator().manual_seed(args.seed)
 
     def sample() -> tuple[Tensor, Tensor]:
-        return sample_sources(args.batch_size, symbols, args.min_length, args.max_length, generator, repeats=True)
+        return sample_sources(args.batch_size, symbols, args.min_length, args.max_length, generator)
 
     steps = train(model, sample, args.steps, args.lr, ratio)
     losses: list[float] = []
