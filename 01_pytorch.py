@@ -65,9 +65,9 @@ def reversed_targets(source: Tensor, lengths: Tensor) -> Tensor:
 class EncoderRNN(nn.Module):
     """A bidirectional GRU (Cho et al. 2014) that turns each source position into a vector, h_s.
 
-    Both directions matter. The state of a forward GRU one position further on has read the symbol too, and a trained
-    decoder attends there just as well: the attention plot is then one column off. Two directions, half the size each,
-    meet at the symbol itself.
+    In a GRU that reads forward only, the state one position further on has read the symbol too, and a trained decoder
+    attends there just as well: the attention plot is then one column off. Two directions, half the size each, meet at
+    the symbol itself.
 
     So that they do meet there, the update gates start out nearly closed. A state is then mostly its own symbol, and
     learns to remember what it needs to; one that starts with a long memory shows every symbol to its neighbours too.
@@ -96,7 +96,7 @@ class EncoderRNN(nn.Module):
             packed = pack_padded_sequence(embedded, lengths, batch_first=True, enforce_sorted=False)
             outputs, final = self.gru(packed)
             outputs, _ = pad_packed_sequence(outputs, batch_first=True, total_length=source.size(1))
-        return outputs, torch.cat([final[0], final[1]], dim=-1)[None]
+        return outputs, torch.cat([*final], dim=-1)[None]
 
 
 # ---------------------------------------------------------------------------------------------------------------------

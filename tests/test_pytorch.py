@@ -308,6 +308,29 @@ def test_training_takes_as_many_steps_as_asked(
     assert len(list(seq2seq.train(model, lambda: batch, steps, 1e-3, 1))) == steps
 
 
+@pytest.mark.parametrize("directions", [1, 2])
+def test_a_one_directional_encoder_learns_to_look_one_column_beside_the_symbol(
+    seq2seq: ModuleType, directions: int
+) -> None:
+    torch.manual_seed(0)
+    model = seq2seq.build_model(10, 16, 64)
+    if directions == 1:  # and with PyTorch's own initialisation, as most who write this model have it
+        encoder, _ = model
+        encoder.gru = nn.GRU(16, 64, batch_first=True)
+        nn.init.normal_(encoder.embedding.weight)
+    generator = torch.Generator().manual_seed(0)
+    list(seq2seq.train(model, lambda: seq2seq.sample_sources(64, 10, 16, 16, generator), 200, 3e-2, 1))
+    source, lengths = seq2seq.sample_sources(200, 10, 16, 16, generator)
+    tokens, weights = seq2seq.greedy_decode(model, source, lengths, max_steps=17)
+    peak = weights[:, :16].argmax(dim=-1)
+    true = 15 - torch.arange(16)
+    assert (tokens[:, :16] == source.flip(1)).double().mean() > 0.98, "both learn to reverse"
+    if directions == 1:
+        assert (peak == true + 1).double().mean() > 0.75
+    else:
+        assert (peak == true).double().mean() > 0.98
+
+
 # Greedy decoding and the metrics
 
 
