@@ -184,7 +184,7 @@ def report(words: list[str], encoder_outputs: np.ndarray, query: np.ndarray) -> 
 def draw_context(words: list[str], encoder_outputs: np.ndarray, weights: np.ndarray, context: np.ndarray) -> Figure:
     """Draw the weights (S,) as bars, and the encoder outputs (S, d), scaled and summed to the context (d,), below.
 
-    All four panels that show positions share their columns: a bar stands over the vector that it scales.
+    The panels that show positions share their columns: a bar stands over the vector that it scales.
     """
     figure = Figure(figsize=(8, 8), dpi=150, layout="constrained")
     bars, outputs, scaled, total = figure.subplot_mosaic(

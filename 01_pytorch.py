@@ -90,8 +90,9 @@ class EncoderRNN(nn.Module):
         starts there, and a string's outputs are the same alone and in any batch. Outputs at PAD are zeros.
         """
         embedded = self.embedding(source)
-        if lengths.min() == source.size(1):  # no PAD, nothing to pack: the gradient of a packed GRU takes time that
-            outputs, final = self.gru(embedded)  # grows with the square of the length, on a CPU, and this one's not
+        # Packing costs: on a CPU, the gradient of a packed GRU takes time that grows with the square of the length.
+        if lengths.min() == source.size(1):  # no PAD, nothing to pack
+            outputs, final = self.gru(embedded)
         else:
             packed = pack_padded_sequence(embedded, lengths, batch_first=True, enforce_sorted=False)
             outputs, final = self.gru(packed)
@@ -108,7 +109,7 @@ ATTENTION = ("dot", "additive", "none")
 
 
 def dot_score(query: Tensor, keys: Tensor) -> Tensor:
-    """Score every key for every query (Luong et al. 2015, equation 8): (B, T, H), (B, S, H) -> (B, T, S)."""
+    """Score every key for every query (Luong et al. 2015, section 3.1): (B, T, H), (B, S, H) -> (B, T, S)."""
     return query @ keys.transpose(1, 2)  # score(h_t, h_s) = h_t . h_s
 
 
@@ -132,7 +133,7 @@ class AdditiveScore(nn.Module):
 
 
 def attend(scores: Tensor, keys: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Turn scores into weights and context vectors (Luong et al. 2015, equation 7; Bahdanau et al. 2015, equation 5).
+    """Turn scores into weights and contexts (Luong et al. 2015, equation 7; Bahdanau et al. 2015, equations 5 and 6).
 
     Shapes: scores (B, T, S), keys (B, S, H), mask (B, S), True at real symbols: the others get weight exactly 0.
     Returns (context (B, T, H), weights (B, T, S)).
@@ -153,7 +154,7 @@ class AttnDecoderRNN(nn.Module):
         super().__init__()
         self.embedding = embedding
         self.gru = nn.GRU(embedding.embedding_dim, hidden_size, batch_first=True)
-        # One is made in any case, so that every kind of attention starts out with the same weights elsewhere.
+        # One is made in any case, so that dot and additive start out with the same weights elsewhere.
         scores = {"dot": dot_score, "additive": AdditiveScore(hidden_size), "none": None}
         self.score: Callable[[Tensor, Tensor], Tensor] | None = scores[attention]
         self.combine = nn.Linear(2 * hidden_size if self.score else hidden_size, hidden_size)  # W_c
@@ -191,14 +192,14 @@ def build_model(symbols: int, embedding_size: int, hidden_size: int, attention: 
 # Training
 # ---------------------------------------------------------------------------------------------------------------------
 
-NOISE = 0.2  # the share of the previous symbols that training falsifies
+NOISE = 0.2  # the share of the symbols that the decoder reads in training that are replaced by random ones
 
 
 def with_noise(tokens: Tensor, share: float, vocabulary: int) -> Tensor:
     """Replace each symbol, with a probability of `share`, by a random one; PAD, SOS and EOS stay.
 
     A decoder that can trust the previous symbol finds its place by looking for it, and gets lost where symbols repeat.
-    One that cannot has to keep count, and soon does (after word dropout, Bowman et al. 2016, section 3.1).
+    One that cannot has to keep count, and soon does. (After word dropout, Bowman et al. 2016, which blanks them out.)
     """
     replaced = (torch.rand(tokens.shape, device=tokens.device) < share) & (tokens >= SPECIALS)
     return torch.where(replaced, torch.randint_like(tokens, SPECIALS, vocabulary), tokens)
@@ -211,8 +212,8 @@ def training_logits(
 
     With ratio 1 each step reads the true previous symbol, so all steps go through the decoder in one call. Below 1,
     each step of each string reads the true previous symbol with that probability, else the model's own (scheduled
-    sampling, Bengio et al. 2015): the steps depend on each other, and have to be taken one by one. `noise` is the
-    share of symbols that are replaced by random ones on their way in, whoever wrote them.
+    sampling, Bengio et al. 2015, at a constant rate): the steps depend on each other, and are taken one by one.
+    `noise` is the share of symbols that are replaced by random ones on their way in, whoever wrote them.
     """
     encoder, decoder = model
     vocabulary = decoder.embedding.num_embeddings
@@ -340,7 +341,7 @@ def evaluate(model: nn.ModuleList, source: Tensor, lengths: Tensor) -> Evaluatio
         some = source[chunk, :longest].to(device)
         target = reversed_targets(some, lengths[chunk])
         tokens, weights = greedy_decode(model, some, lengths[chunk], max_steps=longest + 1)
-        # Who has not stopped by then is wrong, and has written as much as it would have alone.
+        # A string without EOS so far is wrong anyway. Cut it to what it would have written alone.
         tokens = tokens.cpu().masked_fill(torch.arange(tokens.size(1)) > lengths[chunk, None], PAD)
         missing = longest + 1 - tokens.size(1)
         exact[chunk] = (F.pad(tokens, (0, missing), value=PAD) == target.cpu()).all(dim=1)
@@ -394,9 +395,9 @@ def draw_attention(source: str, output: list[str], weights: np.ndarray) -> Figur
     axes.set(xlabel="source symbol", ylabel="output symbol, first at the top", ylim=(len(output) - 0.5, -0.5))
     axes.set_xticks(range(len(source)), list(source), parse_math=False)
     axes.set_yticks(range(len(output)), output, parse_math=False)
-    axes.set_title("Attention weights: where each output symbol looks")
+    axes.set_title("Reversing a string: where each output symbol looks")
     figure.legend(loc="outside lower right")
-    figure.colorbar(image, label="weight")
+    figure.colorbar(image, label="attention weight")
     return figure
 
 
@@ -457,7 +458,7 @@ def draw_comparison(results: list[Result], max_length: int) -> Figure:
         steps = np.arange(window, len(result.losses) + 1)
         left.semilogy(steps, moving_mean(result.losses, window), style, color=colour, label=result.name)
     left.set(title="Loss while training", xlabel="training step", ylabel="cross-entropy (nats per symbol)")
-    for result, (colour, style) in list(zip(results, looks, strict=True))[:3]:
+    for result, (colour, style) in list(zip(results, looks, strict=True))[2::-1]:  # dashes last, over the full line
         right.plot(*zip(*result.by_length.items(), strict=True), style, color=colour, marker=".", label=result.name)
     right.axvspan(max_length + 0.5, max(results[0].by_length) + 0.5, color="0.9")
     right.text(max_length + 0.7, 103, "never trained", va="bottom")
