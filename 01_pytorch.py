@@ -388,13 +388,14 @@ def draw_attention(source: str, output: list[str], weights: np.ndarray) -> Figur
     size = 2.5 + 0.4 * min(max(len(source), 6), 32)
     figure = Figure(figsize=(size + 0.8, size), dpi=150, layout="constrained")
     axes = figure.subplots()
-    image = axes.imshow(weights, cmap="viridis", vmin=0, vmax=1)
+    image = axes.imshow(weights, cmap="viridis", vmin=0, vmax=1, aspect="auto")
     true_steps = np.arange(len(source))
     ring = {"marker": "o", "linestyle": "", "markerfacecolor": "none", "markeredgecolor": "tab:red"}
     axes.plot(true_steps[::-1], true_steps, **ring, label="true source position")
     axes.set(xlabel="source symbol", ylabel="output symbol, first at the top", ylim=(len(output) - 0.5, -0.5))
     axes.set_xticks(range(len(source)), list(source), parse_math=False)
     axes.set_yticks(range(len(output)), output, parse_math=False)
+    axes.tick_params(labelsize=min(10, 400 / max(weights.shape)))  # symbols that stay apart in a long string, too
     axes.set_title("Reversing a string: where each output symbol looks")
     figure.legend(loc="outside lower right")
     figure.colorbar(image, label="attention weight")
