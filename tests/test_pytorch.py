@@ -82,6 +82,17 @@ def test_the_encoder_equals_a_gru_without_padding(model: nn.ModuleList, batch: t
         torch.testing.assert_close(state[0, b], final.flatten(), atol=1e-5, rtol=0)
 
 
+def test_an_encoder_state_starts_out_as_its_own_symbol(seq2seq: ModuleType) -> None:
+    torch.manual_seed(0)
+    encoder, _ = seq2seq.build_model(SYMBOLS, 16, 64)
+    source = torch.randint(seq2seq.SPECIALS, seq2seq.SPECIALS + SYMBOLS, (100, 9))
+    other = source.clone()
+    other[:, 4] = seq2seq.SPECIALS + (other[:, 4] - seq2seq.SPECIALS + 1) % SYMBOLS
+    lengths = torch.full((100,), 9)
+    change = (encoder(source, lengths)[0] - encoder(other, lengths)[0]).norm(dim=-1).mean(dim=0)
+    assert change[4] > 2 * max(change[3], change[5])
+
+
 # Attention and the decoder
 
 
@@ -238,6 +249,8 @@ def test_half_teacher_forcing_draws_each_step_of_each_string(
     assert ((inputs == own) | (inputs == true)).all()
     forced = (inputs == true)[own != true].double()
     assert forced.mean().item() == pytest.approx(0.5, abs=0.05)
+    for t in range(6):  # within a step, some strings read the true symbol and some their own
+        assert (inputs == true)[:, t][own[:, t] != true[:, t]].double().mean().item() == pytest.approx(0.5, abs=0.1)
 
 
 @pytest.mark.parametrize("ratio", [1, 0])
@@ -258,6 +271,20 @@ def test_noise_replaces_its_share_of_the_symbols_that_the_decoder_reads(
     assert (symbols != previous).double().mean().item() == pytest.approx(0.5 * (1 - 1 / SYMBOLS), abs=0.03)
     random = symbols[symbols != previous] - seq2seq.SPECIALS
     assert random.min() == 0 and random.max() == SYMBOLS - 1
+
+
+def test_training_adds_the_noise_and_decoding_does_not(
+    seq2seq: ModuleType, model: nn.ModuleList, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shares: list[float] = []
+    with_noise = seq2seq.with_noise
+    spied = lambda tokens, share, vocabulary: shares.append(share) or with_noise(tokens, share, vocabulary)  # noqa: E731
+    monkeypatch.setattr(seq2seq, "with_noise", spied)
+    batch = seq2seq.sample_sources(4, SYMBOLS, 3, 3, torch.Generator().manual_seed(0))
+    next(seq2seq.train(model, lambda: batch, 1, 1e-3, 1))
+    assert shares == [seq2seq.NOISE] and 0 < seq2seq.NOISE < 0.5
+    seq2seq.greedy_decode(model, *batch, max_steps=4)
+    assert len(shares) == 1
 
 
 def test_noise_leaves_the_tokens_alone_that_are_no_symbols(seq2seq: ModuleType) -> None:
@@ -288,6 +315,16 @@ def test_a_few_steps_of_training_lower_the_loss_and_reach_every_parameter(
     assert losses[-1] < losses[0] / 2
     for name, weight in any_model.named_parameters():
         assert weight.grad is not None and weight.grad.isfinite().all() and (weight.grad != 0).any(), name
+
+
+def test_long_gradients_are_cut_to_length_1(
+    seq2seq: ModuleType, model: nn.ModuleList, batch: tuple[Tensor, Tensor]
+) -> None:
+    with torch.no_grad():
+        model[1].output.weight *= 100
+    next(seq2seq.train(model, lambda: batch, 1, 1e-3, 1))
+    length = torch.cat([weight.grad.flatten() for weight in model.parameters()]).norm()
+    assert length.item() == pytest.approx(1, abs=1e-3)
 
 
 def test_a_loss_that_is_not_finite_stops_training_and_names_the_step(

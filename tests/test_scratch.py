@@ -105,6 +105,7 @@ def test_a_sequence_as_its_own_query_is_self_attention(scratch: ModuleType) -> N
         (np.ones((2, 1, 4)), np.ones((2, 1, 4)), np.array([[True], [False]]), r"nothing to attend in row \(1,\)"),
         (np.array([1, np.nan]), np.ones((5, 2)), None, r"query \(2,\): nan at \(1,\)"),
         (np.ones(2), np.array([[1, 2], [np.inf, 4]]), None, r"keys \(2, 2\): inf at \(1, 0\)"),
+        (np.array([1, -1e304]), np.ones((5, 2)), None, r"query \(2,\): -1e\+304 at \(1,\)"),
     ],
 )
 def test_what_cannot_be_attended_is_refused_by_name(
@@ -112,6 +113,26 @@ def test_what_cannot_be_attended_is_refused_by_name(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         scratch.dot_product_attention(query, keys, mask)
+
+
+def test_scores_beyond_float64_still_tell_the_keys_apart(scratch: ModuleType) -> None:
+    keys = np.array([[1e10], [1e10 + 1], [0]])  # scores 1e310, more than float64 holds, a distance of 1e300 apart
+    context, weights = scratch.dot_product_attention(np.array([1e300]), keys)
+    assert weights.tolist() == [0, 1, 0] and context.tolist() == [1e10 + 1]
+
+
+def test_the_final_output_is_the_papers_formula(scratch: ModuleType) -> None:
+    generator = np.random.default_rng(0)
+    context, query = generator.normal(size=(2, 3))
+    W_c, W_s = generator.normal(size=(3, 6)), generator.normal(size=(4, 3))
+    attentional = np.tanh(W_c[:, :3] @ context + W_c[:, 3:] @ query)
+    expected = np.exp(W_s @ attentional) / np.exp(W_s @ attentional).sum()
+    np.testing.assert_allclose(scratch.output_probabilities(context, query, W_c, W_s), expected)
+
+
+def test_the_seed_draws_the_noise_on_the_encoder_outputs(scratch: ModuleType) -> None:
+    first, again, other = (scratch.worked_example(seed)[1] for seed in (0, 0, 1))
+    assert np.array_equal(first, again) and not np.array_equal(first, other)
 
 
 def test_the_worked_example_finds_the_cat_and_says_chat(scratch: ModuleType) -> None:
