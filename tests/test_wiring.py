@@ -113,7 +113,7 @@ def test_the_comparison_trains_the_history_on_the_same_strings_and_reports_what_
         measured = evaluate(model, source, lengths)
         assert torch.equal(result.evaluation.exact, measured.exact)
         assert result.evaluation.alignment() == measured.alignment()
-        assert 0 < result.milliseconds < 1000
+        assert result.milliseconds > 0
         assert list(result.by_length) == [2, 3, 4, 5, 6], "half as long again as the longest in training"
 
 
