@@ -83,8 +83,16 @@ def test_the_seed_draws_the_weights_and_the_strings_but_not_those_of_the_evaluat
     source, lengths = evaluations[0]
     assert len(source) == 2000 and lengths.unique().tolist() == [2, 3, 4]
     assert source.unique().tolist() == [seq2seq.PAD, *range(seq2seq.SPECIALS, seq2seq.SPECIALS + 4)]
-    with pytest.raises(SystemExit):
-        seq2seq.parse_arguments(["--seed", str(seq2seq.EVALUATION_SEED)])
+
+
+def test_the_evaluation_draws_strings_that_training_does_not(seq2seq: ModuleType, spy: Spy) -> None:
+    length = ["--steps", "50", "--min-length", "16", "--max-length", "16"]
+    for seed in ("0", "1", str(2**32), str(2**63 - 1)):
+        args = seq2seq.parse_arguments([*length, "--seed", seed])
+        seq2seq.fit(args, "dot", 1.0)
+        trained = {tuple(row) for source, _ in spy.batches[-1] for row in source.tolist()}
+        fresh = {tuple(row) for row in seq2seq.fresh_strings(args)[0].tolist()}
+        assert len(trained) == 50 * 64 and not trained & fresh
 
 
 def test_the_comparison_trains_the_history_on_the_same_strings_and_reports_what_it_measured(
