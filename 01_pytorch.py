@@ -69,7 +69,7 @@ class EncoderRNN(nn.Module):
     attends there just as well: the attention plot is then one column off. Two directions, half the size each, meet at
     the symbol itself.
 
-    So that they do meet there, the update gates start out nearly closed. A state is then mostly its own symbol, and
+    So that they do meet there, the update gates start out letting little of the old state stay. A state is then mostly its own symbol, and
     learns to remember what it needs to; one that starts with a long memory shows every symbol to its neighbours too.
     """
 
@@ -475,9 +475,7 @@ def draw_comparison(results: list[Result], max_length: int) -> Figure:
 # ---------------------------------------------------------------------------------------------------------------------
 
 EVALUATION_STRINGS = 2000
-EVALUATION_SEED = (
-    987654321  # torch keeps 32 bits of a seed: one that few will train with (2**63 would be the same as 0)
-)
+EVALUATION_SEED = 987654321  # torch keeps 32 bits of a seed (2**63 is the same as 0): one that few will train with
 WORD = "attention"  # drawn where no --sequence is given and the alphabet has its letters
 
 
@@ -504,9 +502,9 @@ def number(kind: type, allowed: Callable[[float], bool], description: str) -> Ca
     return parse
 
 
-def whole_number(low: int, high: int, description: str = "a whole number") -> Callable[[str], float]:
+def whole_number(low: int, high: int) -> Callable[[str], float]:
     """Return an argparse type: a whole number from `low` to `high`."""
-    return number(int, lambda value: low <= value <= high, f"{description} from {low} to {high}")
+    return number(int, lambda value: low <= value <= high, f"a whole number from {low} to {high}")
 
 
 def alphabet(text: str) -> str:
