@@ -69,8 +69,9 @@ class EncoderRNN(nn.Module):
     attends there just as well: the attention plot is then one column off. Two directions, half the size each, meet at
     the symbol itself.
 
-    So that they do meet there, the update gates start out letting little of the old state stay. A state is then mostly its own symbol, and
-    learns to remember what it needs to; one that starts with a long memory shows every symbol to its neighbours too.
+    So that they do meet there, the update gates start out letting little of the old state stay. A state is then mostly
+    its own symbol, and learns to remember what it needs to; one that starts with a long memory shows every symbol to
+    its neighbours too.
     """
 
     def __init__(self, embedding: nn.Embedding, hidden_size: int) -> None:
