@@ -399,10 +399,8 @@ class Written(NamedTuple):
 
     word: str
     output: str
-    weights: (
-        np.ndarray | None
-    )  # (T, S), a row more than `output` has symbols if EOS was written; None without attention
-    places: list[int]  # the true source position of each symbol
+    weights: np.ndarray | None  # (T, S), with a row for EOS, if it was written; None without attention
+    places: list[int]  # the source position that each symbol should come from
 
     def rows(self) -> list[str]:
         """Return a label for each row of the weights."""
@@ -445,9 +443,7 @@ def four_steps(model: Seq2Seq, word: str, settings: Settings) -> str:
     for s, (symbol, score, weight) in enumerate(zip(word, scores[0, -1], weights[0, -1], strict=True)):
         lines.append(f" {s:>2}  {symbol:<6}  {score:7.2f}  {weight:6.3f}")
     for name, c_t in (("the context", context), ("zeros in its place", torch.zeros_like(context))):
-        best = (
-            model.decoder.final_output(c_t, query)[0, -1].softmax(dim=-1)[EOS:].topk(min(3, 1 + len(settings.alphabet)))
-        )
+        best = model.decoder.final_output(c_t, query)[0, -1].softmax(dim=-1)[EOS:].topk(3)
         found = [f"{['EOS', *settings.alphabet][i]} {p:.3f}" for p, i in zip(*best, strict=True)]
         lines.append(f"next symbol with {name}: {', '.join(found)}")
     return "\n".join(lines)
@@ -457,10 +453,10 @@ READABLE = 36  # symbols of a word that fit on a terminal's line, or beside an a
 
 
 def draw_matrix(axes: Axes, written: Written, rows: int | None = None) -> AxesImage:
-    """Draw the weights, (T, S), or their first rows: an output symbol a row, first at the top, a source symbol a column.
+    """Draw the weights, (T, S), or their first `rows`: a row for each output symbol, a column for each source symbol.
 
-    A ring marks where each symbol comes from, so that a plot one column off is seen to be. A word that is too long for
-    its symbols to be read has positions in their place, and no rings.
+    A ring marks where each symbol comes from, so that a picture one column off is seen to be. A word that is too long
+    for its symbols to be read has positions in their place, and no rings.
     """
     word, labels = written.word, written.rows()
     rows = len(labels) if rows is None else rows
@@ -474,9 +470,8 @@ def draw_matrix(axes: Axes, written: Written, rows: int | None = None) -> AxesIm
         axes.set_xticks(range(len(word)), list(word), parse_math=False)
     if len(labels) <= READABLE + 1:
         axes.set_yticks(range(len(labels)), [*labels[:rows], *[""] * (len(labels) - rows)], parse_math=False)
-    axes.set(
-        xlim=(-0.5, len(word) - 0.5), ylim=(len(labels) - 0.5, -0.5), xlabel="source symbol", ylabel="output symbol"
-    )
+    axes.set(xlim=(-0.5, len(word) - 0.5), ylim=(len(labels) - 0.5, -0.5))
+    axes.set(xlabel="source symbol", ylabel="output symbol")
     return image
 
 
@@ -558,15 +553,13 @@ def prepare_worker() -> None:
 def run_rows(
     experiment: Experiment, settings: Settings, runs: int, workers: int
 ) -> Iterator[tuple[str, Settings, dict]]:
-    """Measure each row with the seeds `settings.seed`, + 1, ..., and yield (row, its settings, measurements) as they end.
+    """Measure each row with `runs` seeds, from that of the settings on; yield (row, its settings, what it measured).
 
-    Runs are independent processes, so that what they measure, times apart, does not depend on how many `workers` are.
+    They come as they end. Each is a process of its own, so that but for times nothing depends on how many `workers`.
     """
     seeds = range(settings.seed, settings.seed + runs)
-    jobs = [
-        (row, settings._replace(**changes, seed=seed)) for row, changes in experiment.rows.items() for seed in seeds
-    ]
-    jobs.sort(key=lambda job: -job[1].steps * job[1].max_length)  # the long ones first, so that all cores end together
+    jobs = [(row, settings._replace(**new, seed=seed)) for row, new in experiment.rows.items() for seed in seeds]
+    jobs.sort(key=lambda job: -job[1].steps)  # the long ones first, so that all cores end together
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), prepare_worker) as pool:
         try:
             handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited: Ctrl-C is for this process alone
@@ -582,12 +575,8 @@ def run_rows(
 
 def median_and_range(values: list[float]) -> str:
     """Return the median and the range of some runs, inf as "never" and nan as "none": 99.95 (99.8 to 100)."""
-    names = {"inf": "never", "nan": "none"}
-    numbers = [
-        f"{value:,.2f}".rstrip("0").rstrip(".") if "." in f"{value:,.2f}" else f"{value}"
-        for value in (statistics.median(values), min(values), max(values))
-    ]
-    middle, low, high = (names.get(number, number) for number in numbers)
+    numbers = [f"{x:,.2f}".rstrip("0").rstrip(".") for x in (statistics.median(values), min(values), max(values))]
+    middle, low, high = ({"inf": "never", "nan": "none"}.get(number, number) for number in numbers)
     return middle if low == high else f"{middle} ({low} to {high})"
 
 
@@ -604,7 +593,7 @@ def markdown_table(results: dict[str, list[dict]]) -> str:
 
 
 def measure_bottleneck(settings: Settings) -> dict:
-    """Train for a budget of steps; measure exact match, also by source length, up to a quarter more than was trained."""
+    """Train for a budget of steps; measure exact match, also by source length, a quarter beyond training included."""
     model = build_model(settings)
     *_, (_, seconds) = timed(train(model, settings))
     by_length = {}
@@ -701,13 +690,13 @@ def draw_history(results: dict[str, list[dict]]) -> Figure:
     return figure
 
 
-HISTORY = Experiment(
+HISTORY = Experiment(  # each at its best learning rate and noise of 0.01, 0.02, 0.03, 0.05 and 0, 0.2
     {
         "no attention (Sutskever et al. 2014)": {**ONE_VECTOR, "teacher_forcing": 1.0},
-        "additive (Bahdanau et al. 2015)": {"attention": "additive"},
+        "additive (Bahdanau et al. 2015)": {"attention": "additive", "lr": 0.02},
         "dot (Luong et al. 2015)": {"attention": "dot"},
         "dot, half teacher forcing": {"attention": "dot", "teacher_forcing": 0.5},
-        "dot, no teacher forcing": {"attention": "dot", "teacher_forcing": 0.0},
+        "dot, no teacher forcing": {"attention": "dot", "teacher_forcing": 0.0, "lr": 0.01},
     },
     measure_history,
     draw_history,
@@ -753,32 +742,28 @@ def swap_test(model: Seq2Seq, settings: Settings) -> dict[str, float]:
     Returns the shares of strings, in percent, nan where no string allows the test.
     """
     sources, lengths = evaluation_strings(settings._replace(min_length=settings.max_length))
-    sources, step, generator = sources.cpu(), settings.max_length // 2, torch.Generator().manual_seed(0)
-    true = int(true_positions(lengths[:1], step + 1, settings.task)[0, step])
-    onward = 1 if settings.task == "copy" else -1  # from a symbol to the one that is written next
-    places = torch.arange(settings.max_length)
+    step = settings.max_length // 2
+    true, places = settings.max_length - 1 - step, torch.arange(settings.max_length, device=sources.device)
     once = (sources[:, :, None] == sources[:, None]).sum(dim=2) == 1  # (N, S)
-    fits = once & ((places - (true - onward)).abs() > 2) & (places != (places[-1] if onward == 1 else 0))
+    elsewhere = once & ((places - true - 1).abs() > 2) & (places > 0)
+    again = (sources == sources[:, true + 1, None]) & ((places - true - 1).abs() > 2) & (places > 0)
     lacking = F.one_hot(sources, FIRST_SYMBOL + len(settings.alphabet)).sum(dim=1) == 0  # (N, vocabulary)
     lacking[:, :FIRST_SYMBOL] = False
     shares = {}
-    for name, candidates in (("swap", fits), ("control", lacking)):
+    for name, candidates in (("swap", elsewhere), ("repeat", again), ("control", lacking)):
         possible = candidates.any(dim=1)
+        source, generator = sources[possible], torch.Generator(sources.device).manual_seed(0)
         chosen = candidates[possible].double().multinomial(1, generator=generator)  # a place, or a token
-        source, target = sources[possible], make_targets(sources, lengths, settings.task)[possible]
+        target = make_targets(source, lengths[possible], "reverse")
         tokens = previous_tokens(target)
         tokens[:, step] = (chosen if name == "control" else source.gather(1, chosen))[:, 0]
-        logits, weights = model(source.to(settings.device), lengths[possible], tokens.to(settings.device))
-        column, symbol = weights[:, step].argmax(dim=-1).cpu(), most_probable(logits[:, step]).cpu()
-        found = {
-            "stays": column == true,
-            "one right": column == true + 1,
-            "writes the right one": symbol == target[:, step],
-        }
-        if name == "swap":
-            place = chosen[:, 0]
-            found |= {"on that symbol": column == place, "next to it": column == place + onward}
-            found |= {"writes its neighbour": symbol == source.gather(1, chosen + onward)[:, 0]}
+        logits, weights = model(source, lengths[possible], tokens)
+        column, symbol = weights[:, step].argmax(dim=-1), most_probable(logits[:, step])
+        found = {"stays": column == true, "one right": column == true + 1}
+        if name != "control":
+            found |= {"on that symbol": column == chosen[:, 0], "next to it": column == chosen[:, 0] - 1}
+            found |= {"writes its neighbour": symbol == source.gather(1, chosen - 1)[:, 0]}
+        found["writes the right one"] = symbol == target[:, step]
         shares |= {f"{name}: {what}": 100 * hits.double().mean().item() for what, hits in found.items()}
     return shares
 
@@ -786,8 +771,7 @@ def swap_test(model: Seq2Seq, settings: Settings) -> dict[str, float]:
 def measure_alignment(settings: Settings) -> dict:
     """Train; measure where the decoder looks, where it needs to look, and what a swapped-in symbol does to it."""
     model, strings = build_model(settings), evaluation_strings(settings)
-    for _ in train(model, settings):
-        pass
+    list(train(model, settings))
     exact_match, shifts = evaluate(model, *strings, settings.task)
     return {
         "exact match": exact_match,
@@ -804,15 +788,14 @@ def draw_alignment(results: dict[str, list[dict]]) -> Figure:
     figure = Figure(figsize=(8, 6), dpi=150, layout="constrained")
     above, below = figure.subplots(2, 3, height_ratios=[3, 2])
     names = ["stays", "one right", "on that symbol", "next to it"]
-    for matrix, axes, row in zip(
-        above, below, ("forward, std 1, noise 0", "forward, std 1, noise 1", "the default"), strict=True
-    ):
+    drawn = ("forward, std 1, noise 0", "forward, std 1, noise 1", "the default")
+    for matrix, axes, row in zip(above, below, drawn, strict=True):
         image = draw_matrix(matrix, results[row][0]["written"])
         matrix.set_title(row, size=10)
         shares = np.array([[run[f"swap: {name}"] for name in names] for run in results[row]])  # (runs, 4)
         axes.bar(range(4), np.median(shares, axis=0), color="#56B4E9")
         axes.plot(range(4), shares.T, "o", color="black", markersize=4)
-        axes.set_ylim(0, 105)
+        axes.set_ylim(-5, 105)
         axes.set_xticks(range(4), names, rotation=30, ha="right")
     below[0].set_ylabel("after a swap (% of strings)")
     figure.colorbar(image, ax=above, label="attention weight")
@@ -830,7 +813,7 @@ ALIGNMENT = Experiment(
         **{f"forward, std 0.2, noise {noise:g}": one_way(0.2, noise) for noise in (0.0, 0.2)},
         "forward, std 1, noise 0, additive": one_way(1.0, 0.0, attention="additive"),
         "bidirectional, std 1, noise 0": one_way(1.0, 0.0, encoder="bidirectional"),
-        "the default": {},
+        "the default": {"task": "reverse"},
     },
     measure_alignment,
     draw_alignment,
@@ -971,34 +954,30 @@ def parse_arguments(argv: list[str] | None) -> tuple[argparse.ArgumentParser, di
         parser.add_argument(f"--{name.replace('_', '-')}", help=f"{meaning} (default: {default})", **kind)
     parser.add_argument("--sequence", metavar="TEXT", help="word to draw (default: attention, if the alphabet has it)")
     parser.add_argument("--experiment", choices=EXPERIMENTS, help="compare models: print a table, draw a figure")
-    parser.add_argument(
-        "--runs", type=number(int, 1, 100), metavar="VALUE", help="seeds of an experiment (default: 3; history: 5)"
-    )
+    runs = "seeds for each row of an experiment (default: 3; history: 5)"
+    parser.add_argument("--runs", type=number(int, 1, 100), metavar="VALUE", help=runs)
     assets = Path(__file__).resolve().parent / "assets"
     parser.add_argument("--assets", default=assets, metavar="DIR", help="where the figures go (default: %(default)s)")
     given = vars(parser.parse_args(argv))
-    settings = Settings(**{name: value for name, value in given.items() if name in FLAGS})
 
-    errors = {
-        name: "expected one argument" for name, value in given.items() if value == []
-    }  # Python < 3.13: --steps=--
-    if "experiment" in given:
-        rows = EXPERIMENTS[given["experiment"]].rows.values()
-        errors |= {
-            name: "an experiment chooses it" for name in given if name == "sequence" or any(name in row for row in rows)
-        }
-    elif "runs" in given:
-        errors["runs"] = "it takes an --experiment"
-    elif "sequence" in given and not (
-        1 <= len(given["sequence"]) <= 512 and set(given["sequence"]) <= set(settings.alphabet)
-    ):
-        errors["sequence"] = f"{given['sequence']!a} is not 1 to 512 symbols from {settings.alphabet!a}"
-    if not errors and settings.min_length > settings.max_length:
-        errors["min_length"] = f"{settings.min_length} is more than --max-length, {settings.max_length}"
-    if not errors and settings.hidden_size % 2:
-        errors["hidden_size"] = f"{settings.hidden_size} is not even"
-    for name, error in errors.items():
-        parser.error(f"argument --{name.replace('_', '-')}: {error}")
+    def refuse(name: str, why: str) -> None:
+        parser.error(f"argument --{name.replace('_', '-')}: {why}")
+
+    rows = EXPERIMENTS[given["experiment"]].rows.values() if "experiment" in given else ()
+    chosen = {"sequence", *(name for changes in rows for name in changes)} if rows else {"runs"}
+    for name, value in given.items():
+        if value == []:  # --steps=-- before Python 3.13
+            refuse(name, "expected one argument")
+        if name in chosen:
+            refuse(name, "an experiment chooses it" if rows else "it takes an --experiment")
+    settings = Settings(**{name: value for name, value in given.items() if name in FLAGS})
+    if settings.min_length > settings.max_length:
+        refuse("min_length", f"{settings.min_length} is more than --max-length, {settings.max_length}")
+    if settings.hidden_size % 2:
+        refuse("hidden_size", f"{settings.hidden_size} is not even")
+    word = given.get("sequence", default_word(settings))
+    if not (1 <= len(word) <= 512 and set(word) <= set(settings.alphabet)):
+        refuse("sequence", f"{word!a} is not 1 to 512 symbols from {settings.alphabet!a}")
     return parser, given, settings
 
 
