@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -42,25 +42,25 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 
 class Settings(NamedTuple):
-    """All that a run depends on. Each is a flag of the command line, and `--help` explains it."""
+    """All that a run depends on: each a flag of the command line, with its meaning and what is allowed."""
 
-    task: str = "reverse"
-    alphabet: str = string.ascii_lowercase
-    min_length: int = 1
-    max_length: int = 16
-    encoder: str = "bidirectional"
-    gates: str = "forgetful"
-    attention: str = "dot"
-    hidden_size: int = 64
-    embedding_size: int = 16
-    embedding_std: float = 0.2
-    steps: int = 400
-    batch_size: int = 64
-    lr: float = 0.03
-    teacher_forcing: float = 1.0
-    noise: float = 0.2
-    seed: int = 0
-    device: str = "cpu"
+    task: Annotated[str, "what to do with a string", "reverse", "copy"] = "reverse"
+    alphabet: Annotated[str, "the symbols of the strings"] = string.ascii_lowercase
+    min_length: Annotated[int, "symbols in the shortest string", 1, 512] = 1
+    max_length: Annotated[int, "symbols in the longest string", 1, 512] = 16
+    encoder: Annotated[str, "how the encoder reads", "bidirectional", "forward"] = "bidirectional"
+    gates: Annotated[str, "how the encoder's update gates start", "forgetful", "usual"] = "forgetful"
+    attention: Annotated[str, "how a key is scored, if at all", "dot", "additive", "none"] = "dot"
+    hidden_size: Annotated[int, "size of h_s and h_t, an even number", 2, 1024] = 64
+    embedding_size: Annotated[int, "size of a symbol's embedding", 1, 1024] = 16
+    embedding_std: Annotated[float, "standard deviation of the embeddings at the start", 1e-9, 1e9] = 0.2
+    steps: Annotated[int, "training steps", 1, 10**6] = 400
+    batch_size: Annotated[int, "strings in a batch", 1, 4096] = 64
+    lr: Annotated[float, "peak of the learning rate, which rises and then falls to zero", 1e-9, 1e99] = 0.03
+    teacher_forcing: Annotated[float, "chance that a step of training reads the true previous symbol", 0, 1] = 1.0
+    noise: Annotated[float, "share of the symbols read in training that are replaced by random ones", 0, 1] = 0.2
+    seed: Annotated[int, "draws the weights and the strings", 0, 2**32 - 1] = 0
+    device: Annotated[str, "where PyTorch computes"] = "cpu"
 
 
 PAD, SOS, EOS = 0, 1, 2  # padding, start of sequence, end of sequence: tokens of their own
@@ -838,7 +838,7 @@ def run(settings: Settings, word: str, folder: Path) -> None:
     print(f"task: {settings.task} strings of {lengths} from {settings.alphabet}", flush=True)
     model, losses, snapshots = build_model(settings), [], {}
     moments = {max(1, settings.steps * eighths // 8) for eighths in (0, 1, 2, 3, 4, 8)}
-    for step, (loss, seconds) in enumerate(timed(train(model, settings)), start=1):
+    for step, (loss, seconds) in enumerate(timed(train(model, settings)), start=1):  # noqa: B007
         losses.append(loss)
         if step in moments or step % max(1, settings.steps // 16) == 0:
             written = write(model, word, settings)
@@ -866,9 +866,8 @@ def run_experiment(name: str, settings: Settings, runs: int, folder: Path) -> No
     experiment, start, done = EXPERIMENTS[name], time.perf_counter(), 0
     total = runs * sum(settings._replace(**changes).steps for changes in experiment.rows.values())
     results = {row: [{}] * runs for row in experiment.rows}
-    for count, (row, changed, measured) in enumerate(
-        run_rows(experiment, settings, runs, os.cpu_count() or 1), start=1
-    ):
+    measurements = run_rows(experiment, settings, runs, workers=os.cpu_count() or 1)
+    for count, (row, changed, measured) in enumerate(measurements, start=1):
         results[row][changed.seed - settings.seed] = measured
         done += changed.steps
         left = (time.perf_counter() - start) * (total / done - 1)
@@ -904,43 +903,6 @@ def number(kind: type, low: float, high: float) -> Callable[[str], float]:
     return parse
 
 
-def alphabet(text: str) -> str:
-    """Return `text` if it can serve as the alphabet."""
-    if len(text) < 2 or len(set(text)) < len(text) or not all("!" <= symbol <= "~" for symbol in text):
-        raise argparse.ArgumentTypeError(f"{text!a} is not 2 or more different printable ASCII symbols without spaces")
-    return text
-
-
-def device(text: str) -> str:
-    """Return `text` if PyTorch can compute there."""
-    try:
-        torch.zeros(1, device=text).tolist()
-    except Exception as error:  # each kind of device that is missing has an exception of its own
-        raise argparse.ArgumentTypeError(f"{text!a} is not a device that PyTorch can use here, like cpu") from error
-    return text
-
-
-FLAGS = {  # each setting: type or choices, and what --help says
-    "task": (("reverse", "copy"), "what to do with a string"),
-    "alphabet": (alphabet, "symbols of the strings"),
-    "min_length": (number(int, 1, 512), "symbols in the shortest string"),
-    "max_length": (number(int, 1, 512), "symbols in the longest string"),
-    "encoder": (("bidirectional", "forward"), "how the encoder reads"),
-    "gates": (("forgetful", "usual"), "how the encoder's update gates start"),
-    "attention": (("dot", "additive", "none"), "how a key is scored, if at all"),
-    "hidden_size": (number(int, 2, 1024), "size of h_s and h_t, an even number"),
-    "embedding_size": (number(int, 1, 1024), "size of a symbol's embedding"),
-    "embedding_std": (number(float, 1e-9, 1e9), "standard deviation of the embeddings at the start"),
-    "steps": (number(int, 1, 10**6), "training steps"),
-    "batch_size": (number(int, 1, 4096), "strings in a batch"),
-    "lr": (number(float, 1e-9, 1e99), "peak of the learning rate, which rises and then falls to zero"),
-    "teacher_forcing": (number(float, 0, 1), "chance that a step of training reads the true previous symbol"),
-    "noise": (number(float, 0, 1), "share of the symbols read in training that are replaced by random ones"),
-    "seed": (number(int, 0, 2**32 - 1), "draws the weights and the strings"),
-    "device": (device, "where PyTorch computes"),
-}
-
-
 def parse_arguments(argv: list[str] | None) -> tuple[argparse.ArgumentParser, dict[str, object], Settings]:
     """Read the command line; a bad value ends the process with argparse's own error and exit status 2."""
     parser = argparse.ArgumentParser(
@@ -948,10 +910,10 @@ def parse_arguments(argv: list[str] | None) -> tuple[argparse.ArgumentParser, di
         argument_default=argparse.SUPPRESS,  # the result holds only what was given
         allow_abbrev=False,
     )
-    for name, (allowed, meaning) in FLAGS.items():
-        kind = {"choices": allowed} if isinstance(allowed, tuple) else {"type": allowed, "metavar": "VALUE"}
-        default = Settings._field_defaults[name]
-        parser.add_argument(f"--{name.replace('_', '-')}", help=f"{meaning} (default: {default})", **kind)
+    for name, default in Settings._field_defaults.items():
+        kind, meaning, *allowed = get_args(Settings.__annotations__[name])
+        options = {"choices": allowed or None} if kind is str else {"type": number(kind, *allowed), "metavar": "VALUE"}
+        parser.add_argument(f"--{name.replace('_', '-')}", help=f"{meaning} (default: {default})", **options)
     parser.add_argument("--sequence", metavar="TEXT", help="word to draw (default: attention, if the alphabet has it)")
     parser.add_argument("--experiment", choices=EXPERIMENTS, help="compare models: print a table, draw a figure")
     runs = "seeds for each row of an experiment (default: 3; history: 5)"
@@ -970,14 +932,21 @@ def parse_arguments(argv: list[str] | None) -> tuple[argparse.ArgumentParser, di
             refuse(name, "expected one argument")
         if name in chosen:
             refuse(name, "an experiment chooses it" if rows else "it takes an --experiment")
-    settings = Settings(**{name: value for name, value in given.items() if name in FLAGS})
+    settings = Settings(**{name: value for name, value in given.items() if name in Settings._fields})
     if settings.min_length > settings.max_length:
         refuse("min_length", f"{settings.min_length} is more than --max-length, {settings.max_length}")
     if settings.hidden_size % 2:
         refuse("hidden_size", f"{settings.hidden_size} is not even")
+    symbols = settings.alphabet
+    if len(symbols) < 2 or len(set(symbols)) < len(symbols) or not all("!" <= symbol <= "~" for symbol in symbols):
+        refuse("alphabet", f"{symbols!a} is not 2 or more different printable ASCII symbols without spaces")
+    try:
+        torch.zeros(1, device=settings.device).tolist()
+    except Exception:  # each kind of device that is missing has an exception of its own
+        refuse("device", f"{settings.device!a} is not a device that PyTorch can use here, like cpu")
     word = given.get("sequence", default_word(settings))
-    if not (1 <= len(word) <= 512 and set(word) <= set(settings.alphabet)):
-        refuse("sequence", f"{word!a} is not 1 to 512 symbols from {settings.alphabet!a}")
+    if not (1 <= len(word) <= 512 and set(word) <= set(symbols)):
+        refuse("sequence", f"{word!a} is not 1 to 512 symbols from {symbols!a}")
     return parser, given, settings
 
 
@@ -990,9 +959,8 @@ def main(argv: list[str] | None = None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        parser.error(
-            f"argument --assets: {str(given['assets'])!a} is not a folder that can be written: {error.strerror}"
-        )
+        assets = ascii(str(given["assets"]))
+        parser.error(f"argument --assets: {assets} is not a folder that can be written: {error.strerror}")
     try:
         if "experiment" in given:
             name = given["experiment"]
