@@ -812,6 +812,7 @@ ALIGNMENT = Experiment(
         **{f"forward, std 1, noise {noise:g}": one_way(1.0, noise) for noise in (0.0, 0.2, 0.5, 1.0)},
         **{f"forward, std 0.2, noise {noise:g}": one_way(0.2, noise) for noise in (0.0, 0.2)},
         "forward, std 1, noise 0, additive": one_way(1.0, 0.0, attention="additive"),
+        "forward, std 1, noise 0, forgetful": one_way(1.0, 0.0, gates="forgetful"),
         "bidirectional, std 1, noise 0": one_way(1.0, 0.0, encoder="bidirectional"),
         "the default": {"task": "reverse"},
     },
