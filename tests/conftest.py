@@ -1,6 +1,6 @@
-"""The two scripts as modules: their names begin with a digit, so they are loaded by path."""
+"""The two scripts as modules: their names begin with a digit, so they are imported by a call."""
 
-import importlib.util
+import importlib
 import subprocess
 import sys
 from collections.abc import Callable
@@ -9,29 +9,34 @@ from types import ModuleType
 
 import pytest
 import torch
+from torch import nn
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # where the processes of an experiment look, too
 torch.set_num_threads(1)  # as the script does, so that tests run well beside other work
 
-
-def load(name: str) -> ModuleType:
-    """Import a script of the project's root; importing runs nothing."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+SMALL = {"alphabet": "abcdef", "max_length": 9, "hidden_size": 8, "embedding_size": 5, "steps": 2, "batch_size": 4}
+TINY = [word for name, value in SMALL.items() for word in (f"--{name.replace('_', '-')}", str(value))]
 
 
 @pytest.fixture(scope="session")
 def scratch() -> ModuleType:
     """Return 00_scratch.py."""
-    return load("00_scratch")
+    return importlib.import_module("00_scratch")
 
 
 @pytest.fixture(scope="session")
 def seq2seq() -> ModuleType:
     """Return 01_pytorch.py."""
-    return load("01_pytorch")
+    return importlib.import_module("01_pytorch")
+
+
+@pytest.fixture(scope="session")
+def trained(seq2seq: ModuleType) -> nn.Module:
+    """Return the model of the default run."""
+    model = seq2seq.build_model(seq2seq.Settings())
+    list(seq2seq.train(model, seq2seq.Settings()))
+    return model
 
 
 @pytest.fixture
