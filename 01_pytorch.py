@@ -593,55 +593,63 @@ def markdown_table(results: dict[str, list[dict]]) -> str:
 
 
 def measure_bottleneck(settings: Settings) -> dict:
-    """Train for a budget of steps; measure exact match, also by source length, a quarter beyond training included."""
+    """Train for a budget of steps; measure exact match, by source length too, a quarter beyond training included."""
     model = build_model(settings)
     *_, (_, seconds) = timed(train(model, settings))
-    by_length = {}
+    exact = {}
     for length in range(settings.min_length, settings.max_length + settings.max_length // 4 + 1):
         strings = evaluation_strings(settings._replace(min_length=length, max_length=length), 500)
-        by_length[length], _ = evaluate(model, *strings, settings.task)
-    failed = [length for length, exact in by_length.items() if exact < 90]
+        exact[length], _ = evaluate(model, *strings, settings.task)
     return {
         "steps": settings.steps,
         "seconds": seconds,
         "exact match": evaluate(model, *evaluation_strings(settings), settings.task)[0],
-        "at the longest trained": by_length[settings.max_length],
-        "90 % right up to length": min([*failed, max(by_length) + 1]) - 1,
-        "by length": by_length,
-        "trained": settings.max_length,
+        "at the longest trained": exact[settings.max_length],
+        "90 % right up to length": min([length for length in exact if exact[length] < 90], default=max(exact) + 1) - 1,
+        "by length": {length: share for length, share in exact.items() if length <= settings.max_length},
+        "beyond": {length: share for length, share in exact.items() if length > settings.max_length},
     }
 
 
 def draw_bottleneck(results: dict[str, list[dict]]) -> Figure:
     """Draw exact match by source length, the median of the runs: a panel for each model, a line for each budget."""
-    figure = Figure(figsize=(8, 4), dpi=150, layout="constrained")
-    models = list(dict.fromkeys(row.rsplit(",", 1)[0] for row in results))
-    for axes, model in zip(figure.subplots(1, len(models), sharey=True), models, strict=True):
-        rows = [runs for row, runs in results.items() if row.rsplit(",", 1)[0] == model]
-        for i, runs in enumerate(rows):
-            lengths = list(runs[0]["by length"])
-            exact = [statistics.median(run["by length"][length] for run in runs) for length in lengths]
-            look = {"color": colormaps["viridis_r"](0.1 + 0.9 * i / (len(rows) - 1)), "marker": "osD^v"[i]}
-            axes.plot(lengths, exact, markersize=4, label=f"{runs[0]['steps']:,}", **look)
-        trained = runs[0]["trained"]
-        axes.axvspan(trained + 0.5, lengths[-1] + 0.5, color="0.88")
-        axes.text(trained + 0.8, 50, "never trained", rotation=90, va="center", size=9)
+    figure = Figure(figsize=(8, 7), dpi=150, layout="constrained")
+    panels = dict(zip(BUDGETS, figure.subplots(2, 3, sharex=True, sharey=True).flat, strict=True))
+    for row, runs in results.items():
+        axes, steps = panels[row.rsplit(",", 1)[0]], runs[0]["steps"]
+        curves = [{**run["by length"], **run["beyond"]} for run in runs]
+        lengths, exact = list(curves[0]), np.median([list(curve.values()) for curve in curves], axis=0)
+        doubled = math.log2(steps / 50)  # 0 to 6
+        look = {"color": colormaps["viridis_r"](0.1 + 0.15 * doubled), "marker": "osD^vP*X"[round(doubled)]}
+        axes.plot(lengths, exact, markersize=4, label=f"{steps} steps", **look)
+    for model, axes in panels.items():
+        edge = max(runs[0]["by length"]) + 0.5
+        axes.axvspan(edge, lengths[-1] + 0.5, color="0.88")
+        axes.text((edge + lengths[-1]) / 2 + 0.4, 99, "never\ntrained", ha="center", va="top", size=9)
         axes.set_title(model, size=10)
-        axes.set(xlabel="source length (symbols)", ylim=(-3, 103), xlim=(lengths[0] - 0.5, lengths[-1] + 0.5))
-        axes.legend(title="steps", fontsize=9, loc="lower left")
+        axes.set(ylim=(-3, 103), xlim=(lengths[0] - 0.5, lengths[-1] + 0.5))
         axes.grid(alpha=0.3)
-    figure.axes[0].set_ylabel("exact match (%)")
+    figure.supxlabel("source length (symbols)", size=10)
+    figure.supylabel("exact match (%)", size=10)
+    budgets = {
+        label: line for axes in panels.values() for line, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    labels = sorted(budgets, key=lambda label: int(label.split()[0]))
+    figure.legend([budgets[label] for label in labels], labels, loc="outside lower center", ncols=4)
     return figure
 
 
 ONE_VECTOR = {"attention": "none", "encoder": "forward", "noise": 0.0}  # what suits a model without attention best
 BUDGETS = {
     "no attention, copying": ((200, 400, 800, 1600, 3200), {**ONE_VECTOR, "task": "copy"}),
-    "no attention, reversing": ((200, 400, 800, 1600, 3200), {**ONE_VECTOR, "task": "reverse"}),
-    "dot attention, reversing": ((50, 100, 150, 400), {"task": "reverse"}),
+    "no attention, reversing": ((200, 400, 800, 1600, 3200), ONE_VECTOR),
+    "the same, twice the vector": ((200, 400, 800, 1600), {**ONE_VECTOR, "hidden_size": 128, "lr": 0.02}),
+    "dot attention, copying": ((50, 100, 150, 400), {"task": "copy"}),
+    "dot attention, reversing": ((50, 100, 150, 400), {}),
+    "the same, half the vector": ((50, 100, 150, 400), {"hidden_size": 32}),
 }
 BOTTLENECK = Experiment(
-    {f"{row}, {n} steps": {**changes, "steps": n} for row, (budgets, changes) in BUDGETS.items() for n in budgets},
+    {f"{model}, {n} steps": {**changes, "steps": n} for model, (budgets, changes) in BUDGETS.items() for n in budgets},
     measure_bottleneck,
     draw_bottleneck,
 )
