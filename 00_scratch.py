@@ -255,7 +255,7 @@ def main(argv: list[str] | None = None) -> None:
         parser.exit(130, f"{parser.prog}: error: interrupted\n")
     except OSError as error:
         sys.stdout = None  # what it could not print is lost
-        parser.exit(1, f"{parser.prog}: error: cannot write: {error}\n")
+        parser.exit(1, f"{parser.prog}: error: {error}\n")
 
 
 if __name__ == "__main__":

@@ -741,38 +741,38 @@ def exact_match_looking(model: Seq2Seq, source: Tensor, lengths: Tensor, task: s
 def swap_test(model: Seq2Seq, settings: Settings) -> dict[str, float]:
     """Let the decoder read, at one step in the middle, another symbol than the true previous one; see where it looks.
 
-    In the test the symbol stands elsewhere in the string, once, more than two places from the true one; in the control
-    the string lacks it. All strings have the greatest length, and all other steps read the true symbol.
+    swap: the symbol stands elsewhere in the string, once, more than two places from the true one.
+    repeat: nothing is swapped, but the true symbol stands elsewhere, too, as far away.
+    control: the string lacks the symbol.
+    All strings have the greatest length, and all other steps read the true symbol.
 
     A decoder that *looks up* what it read last goes to where that symbol stands (or next to it, if the state there has
     read that symbol too) and writes its neighbour; in the control it is lost. One that *counts* stays where it was.
 
     Returns the shares of strings, in percent, nan where no string allows the test.
     """
-    sources, lengths = evaluation_strings(settings._replace(min_length=settings.max_length))
-    step = settings.max_length // 2
-    true, places = settings.max_length - 1 - step, torch.arange(settings.max_length, device=sources.device)
-    once = (sources[:, :, None] == sources[:, None]).sum(dim=2) == 1  # (N, S)
-    elsewhere = once & ((places - true - 1).abs() > 2) & (places > 0)
-    again = (sources == sources[:, true + 1, None]) & ((places - true - 1).abs() > 2) & (places > 0)
-    lacking = F.one_hot(sources, FIRST_SYMBOL + len(settings.alphabet)).sum(dim=1) == 0  # (N, vocabulary)
+    source, lengths = evaluation_strings(settings._replace(min_length=settings.max_length))
+    step, generator = max(1, settings.max_length // 2), torch.Generator(source.device).manual_seed(0)
+    true, places = settings.max_length - 1 - step, torch.arange(settings.max_length, device=source.device)
+    far = ((places - true - 1).abs() > 2) & (places > 0)
+    once = (source[:, :, None] == source[:, None]).sum(dim=2) == 1  # (N, S)
+    again = source == source[:, true + 1, None]  # the true previous symbol, elsewhere
+    lacking = F.one_hot(source, FIRST_SYMBOL + len(settings.alphabet)).sum(dim=1) == 0  # (N, vocabulary)
     lacking[:, :FIRST_SYMBOL] = False
-    shares = {}
-    for name, candidates in (("swap", elsewhere), ("repeat", again), ("control", lacking)):
-        possible = candidates.any(dim=1)
-        source, generator = sources[possible], torch.Generator(sources.device).manual_seed(0)
-        chosen = candidates[possible].double().multinomial(1, generator=generator)  # a place, or a token
-        target = make_targets(source, lengths[possible], "reverse")
+    target, shares = make_targets(source, lengths, "reverse"), {}
+    for name, candidates in (("swap", once & far), ("repeat", again & far), ("control", lacking)):
+        chosen = torch.rand(candidates.shape, device=source.device, generator=generator).mul(candidates).argmax(dim=1)
         tokens = previous_tokens(target)
-        tokens[:, step] = (chosen if name == "control" else source.gather(1, chosen))[:, 0]
-        logits, weights = model(source, lengths[possible], tokens)
+        tokens[:, step] = chosen if name == "control" else source.gather(1, chosen[:, None])[:, 0]
+        logits, weights = model(source, lengths, tokens)
         column, symbol = weights[:, step].argmax(dim=-1), most_probable(logits[:, step])
         found = {"stays": column == true, "one right": column == true + 1}
         if name != "control":
-            found |= {"on that symbol": column == chosen[:, 0], "next to it": column == chosen[:, 0] - 1}
-            found |= {"writes its neighbour": symbol == source.gather(1, chosen - 1)[:, 0]}
+            found |= {"on that symbol": column == chosen, "next to it": column == chosen - 1}
+            found |= {"writes its neighbour": symbol == source.gather(1, (chosen[:, None] - 1).clamp(min=0))[:, 0]}
         found["writes the right one"] = symbol == target[:, step]
-        shares |= {f"{name}: {what}": 100 * hits.double().mean().item() for what, hits in found.items()}
+        possible = candidates.any(dim=1)
+        shares |= {f"{name}: {what}": 100 * hits[possible].double().mean().item() for what, hits in found.items()}
     return shares
 
 
@@ -854,20 +854,19 @@ def run(settings: Settings, word: str, folder: Path) -> None:
             print(f"step {step} of {settings.steps}  loss {loss:.4f}  {word} -> {written.output}", flush=True)
             snapshots |= {step: written} if step in moments else {}
     exact_match, shifts = evaluate(model, *evaluation_strings(settings), settings.task)
-    figures = {"pytorch_seq2seq_loss.png": draw_loss(losses, snapshots)}
     if shifts:
         text = f"{four_steps(model, word, settings)}\n\n{matrix_as_text(written)}"
         print(f"\n{text if len(word) <= READABLE else 'This word is too long to be shown here: see the figure.'}\n")
-        figures["pytorch_attention_matrix.png"] = draw_attention(written)
-        figures["pytorch_decoding.gif"] = draw_decoding(written)
     if not settings.min_length <= len(word) <= settings.max_length:
         print(f"{word} has {len(word)} symbols: a length that this model was not trained on")
     print(f"exact match: {exact_match:.2f}% ({round(20 * exact_match)} of 2000 strings)")
     if shifts:
         print(f"alignment: {shifts[2]:.2f}% (one column left {shifts[1]:.2f}%, right {shifts[3]:.2f}%)")
     print(f"training time: {seconds:.1f} s")
-    for name, figure in figures.items():
-        save(figure, folder / name)
+    save(draw_loss(losses, snapshots), folder / "pytorch_seq2seq_loss.png")
+    if shifts:
+        save(draw_attention(written), folder / "pytorch_attention_matrix.png")
+        save(draw_decoding(written), folder / "pytorch_decoding.gif")
 
 
 def run_experiment(name: str, settings: Settings, runs: int, folder: Path) -> None:
