@@ -21,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import partial
 from pathlib import Path
 from typing import Annotated, NamedTuple, get_args
 
@@ -753,13 +754,14 @@ def swap_test(model: Seq2Seq, settings: Settings) -> dict[str, float]:
     """
     source, lengths = evaluation_strings(settings._replace(min_length=settings.max_length))
     step, generator = max(1, settings.max_length // 2), torch.Generator(source.device).manual_seed(0)
-    true, places = settings.max_length - 1 - step, torch.arange(settings.max_length, device=source.device)
-    far = ((places - true - 1).abs() > 2) & (places > 0)
+    true, onward = (step, 1) if settings.task == "copy" else (settings.max_length - 1 - step, -1)
+    places = torch.arange(settings.max_length, device=source.device)
+    far = ((places - (true - onward)).abs() > 2) & (places != (places[-1] if settings.task == "copy" else 0))
     once = (source[:, :, None] == source[:, None]).sum(dim=2) == 1  # (N, S)
-    again = source == source[:, true + 1, None]  # the true previous symbol, elsewhere
+    again = source == source[:, true - onward, None]  # the true previous symbol, elsewhere
     lacking = F.one_hot(source, FIRST_SYMBOL + len(settings.alphabet)).sum(dim=1) == 0  # (N, vocabulary)
     lacking[:, :FIRST_SYMBOL] = False
-    target, shares = make_targets(source, lengths, "reverse"), {}
+    target, shares = make_targets(source, lengths, settings.task), {}
     for name, candidates in (("swap", once & far), ("repeat", again & far), ("control", lacking)):
         chosen = torch.rand(candidates.shape, device=source.device, generator=generator).mul(candidates).argmax(dim=1)
         tokens = previous_tokens(target)
@@ -768,8 +770,9 @@ def swap_test(model: Seq2Seq, settings: Settings) -> dict[str, float]:
         column, symbol = weights[:, step].argmax(dim=-1), most_probable(logits[:, step])
         found = {"stays": column == true, "one right": column == true + 1}
         if name != "control":
-            found |= {"on that symbol": column == chosen, "next to it": column == chosen - 1}
-            found |= {"writes its neighbour": symbol == source.gather(1, (chosen[:, None] - 1).clamp(min=0))[:, 0]}
+            found |= {"on that symbol": column == chosen, "next to it": column == chosen + onward}
+            neighbour = (chosen + onward).clamp(0, settings.max_length - 1)
+            found |= {"writes its neighbour": symbol == source.gather(1, neighbour[:, None])[:, 0]}
         found["writes the right one"] = symbol == target[:, step]
         possible = candidates.any(dim=1)
         shares |= {f"{name}: {what}": 100 * hits[possible].double().mean().item() for what, hits in found.items()}
@@ -819,10 +822,11 @@ ALIGNMENT = Experiment(
     {
         **{f"forward, std 1, noise {noise:g}": one_way(1.0, noise) for noise in (0.0, 0.2, 0.5, 1.0)},
         **{f"forward, std 0.2, noise {noise:g}": one_way(0.2, noise) for noise in (0.0, 0.2)},
+        "forward, std 1, noise 0, copying": one_way(1.0, 0.0, task="copy"),
         "forward, std 1, noise 0, additive": one_way(1.0, 0.0, attention="additive"),
         "forward, std 1, noise 0, forgetful": one_way(1.0, 0.0, gates="forgetful"),
         "bidirectional, std 1, noise 0": one_way(1.0, 0.0, encoder="bidirectional"),
-        "the default": {"task": "reverse"},
+        "the default": {},
     },
     measure_alignment,
     draw_alignment,
@@ -863,10 +867,10 @@ def run(settings: Settings, word: str, folder: Path) -> None:
     if shifts:
         print(f"alignment: {shifts[2]:.2f}% (one column left {shifts[1]:.2f}%, right {shifts[3]:.2f}%)")
     print(f"training time: {seconds:.1f} s")
-    save(draw_loss(losses, snapshots), folder / "pytorch_seq2seq_loss.png")
+    save(draw_loss(losses, snapshots).savefig, folder / "pytorch_seq2seq_loss.png")
     if shifts:
-        save(draw_attention(written), folder / "pytorch_attention_matrix.png")
-        save(draw_decoding(written), folder / "pytorch_decoding.gif")
+        save(draw_attention(written).savefig, folder / "pytorch_attention_matrix.png")
+        save(partial(draw_decoding(written).save, writer=PillowWriter(fps=1)), folder / "pytorch_decoding.gif")
 
 
 def run_experiment(name: str, settings: Settings, runs: int, folder: Path) -> None:
@@ -882,17 +886,14 @@ def run_experiment(name: str, settings: Settings, runs: int, folder: Path) -> No
         ended = f"{row}, seed {changed.seed}: exact match {measured['exact match']:.2f}%"
         print(f"{count} of {runs * len(results)}  {ended}  (about {left:.0f} s left)", flush=True)
     print(f"\n{markdown_table(results)}\n")
-    save(experiment.draw(results), folder / f"pytorch_{name}.png")
+    save(experiment.draw(results).savefig, folder / f"pytorch_{name}.png")
 
 
-def save(figure: Figure | FuncAnimation, path: Path) -> None:
+def save(write_to: Callable[[Path], None], path: Path) -> None:
     """Write a figure to `path`, which is replaced only by a finished one, and print the path."""
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as folder:
         unfinished = Path(folder) / path.name
-        if isinstance(figure, FuncAnimation):
-            figure.save(unfinished, PillowWriter(fps=1))
-        else:
-            figure.savefig(unfinished)
+        write_to(unfinished)
         unfinished.replace(path)
     print(f"figure: {path}", flush=True)
 

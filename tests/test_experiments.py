@@ -24,7 +24,7 @@ def test_a_row_changes_what_it_names_and_each_run_the_seed(seq2seq: ModuleType) 
     for row, told in runs:
         assert told == settings._asdict() | rows[row] | {"seed": told["seed"]}
     assert sorted((row, told["seed"]) for row, told in runs) == sorted((row, seed) for row in rows for seed in (5, 6))
-    assert seq2seq.EXPERIMENTS["alignment"].rows["the default"] == {"task": "reverse"}
+    assert seq2seq.EXPERIMENTS["alignment"].rows["the default"] == {}
 
 
 def test_one_worker_and_two_measure_the_same(seq2seq: ModuleType) -> None:
@@ -104,6 +104,8 @@ def test_the_swap_test_tells_looking_up_from_counting(seq2seq: ModuleType, monke
             share = shares[f"swap: {name}"]
             assert share == expected if expected is not None else share < 15, (name, "by chance, a 26th")
         assert [shares[f"control: {name}"] for name in (names[0], names[1], names[-1])] == control
+    copying = seq2seq.swap_test(scripted(look_up, 1), settings._replace(task="copy"))
+    assert copying["swap: on that symbol"] == copying["swap: writes its neighbour"] == 100
     repeat = seq2seq.swap_test(scripted(look_up, -1), settings)["repeat: on that symbol"]
     assert 10 < repeat < 90, "one that goes by the symbol alone takes the first of two, which is often the wrong one"
 

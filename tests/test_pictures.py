@@ -18,7 +18,9 @@ def written(seq2seq: ModuleType, word: str, output: str, weights: np.ndarray) ->
 @pytest.fixture
 def reversed_word(seq2seq: ModuleType) -> tuple:
     """Return "a$b" reversed, with a matrix made by hand; its last row is that of EOS."""
-    return written(seq2seq, "a$b", "b$a", np.array([[0, 0.1, 0.9], [0.19, 0.6, 0.21], [1, 0, 0], [0.5, 0.3, 0.2]]))
+    return written(
+        seq2seq, "a$b", "b$a", np.array([[0, 0.1, 0.9], [0.19, 0.6, 0.21], [0.95, 0.05, 0], [0.5, 0.3, 0.2]])
+    )
 
 
 def test_a_word_is_written_as_the_decoder_says_and_eos_gets_a_row(seq2seq: ModuleType) -> None:

@@ -349,10 +349,10 @@ def test_exact_match_wants_every_symbol_and_eos_and_shifts_count_columns_from_th
     eos, pad = seq2seq.EOS, seq2seq.PAD
     source, lengths = torch.tensor([[3, 4, pad], [3, 4, pad], [3, 4, pad], [3, 4, 5]]), torch.tensor([2, 2, 2, 3])
     written = [[4, 3, eos, 6], [4, 4, eos, 6], [4, 3, 6, eos], [5, 4, 3, 6]]  # right; wrong; EOS late; EOS missing
-    model.decoder = Scripted(written, [[1, 0, 0, 0], [0, 0, 0, 0], [1, 1, 1, 0], [0, 1, 2, 0]])
+    model.decoder = Scripted(written, [[1, 1, 0, 0], [0, 0, 0, 0], [1, 1, 1, 0], [0, 1, 2, 0]])
     exact_match, shifts = seq2seq.evaluate(model, source, lengths, "reverse")
     assert exact_match == 25
-    assert shifts == pytest.approx([100 * n / 9 for n in (1, 1, 5, 1, 1)])
+    assert shifts == pytest.approx([100 * n / 9 for n in (1, 1, 4, 2, 1)])
     model.decoder = Scripted([[3, 4, eos, 6]] * 3 + [[3, 4, 5, eos]], [[1, 0, 0, 0]] * 3 + [[0, 1, 2, 0]])
     exact_match, shifts = seq2seq.evaluate(model, source, lengths, "copy")
     assert exact_match == 100 and shifts == pytest.approx([0, 100 * 3 / 9, 100 * 3 / 9, 100 * 3 / 9, 0])
