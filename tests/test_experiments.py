@@ -74,7 +74,7 @@ def scripted(choose: Callable[[Tensor, int, int], int | None], neighbour: int) -
         for b, t in np.ndindex(*tokens.shape):
             place = choose(source[b], t, int(tokens[b, t]))
             weights[b, t, place or 0] = 1
-            logits[b, t, 2 if place is None else source[b, max(0, place + neighbour)]] = 1
+            logits[b, t, 2 if place is None else source[b, min(15, max(0, place + neighbour))]] = 1
         return logits, weights
 
     return model
