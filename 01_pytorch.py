@@ -898,20 +898,6 @@ def save(write_to: Callable[[Path], None], path: Path) -> None:
     print(f"figure: {path}", flush=True)
 
 
-def number(kind: type, low: float, high: float) -> Callable[[str], float]:
-    """Return an argparse type: a number of this kind (int or float) from `low` to `high`."""
-
-    def parse(text: str) -> float:
-        try:
-            if low <= kind(text) <= high:
-                return kind(text)
-        except ValueError:
-            pass
-        raise argparse.ArgumentTypeError(f"{text!a} is not {'a whole' if kind is int else 'a'} number, {low} to {high}")
-
-    return parse
-
-
 def parse_arguments(argv: list[str] | None) -> tuple[argparse.ArgumentParser, dict[str, object], Settings]:
     """Read the command line; a bad value ends the process with argparse's own error and exit status 2."""
     parser = argparse.ArgumentParser(
@@ -919,16 +905,19 @@ def parse_arguments(argv: list[str] | None) -> tuple[argparse.ArgumentParser, di
         argument_default=argparse.SUPPRESS,  # the result holds only what was given
         allow_abbrev=False,
     )
-    for name, default in Settings._field_defaults.items():
-        kind, meaning, *allowed = get_args(Settings.__annotations__[name])
-        options = {"choices": allowed or None} if kind is str else {"type": number(kind, *allowed), "metavar": "VALUE"}
-        parser.add_argument(f"--{name.replace('_', '-')}", help=f"{meaning} (default: {default})", **options)
-    parser.add_argument("--sequence", metavar="TEXT", help="word to draw (default: attention, if the alphabet has it)")
-    parser.add_argument("--experiment", choices=EXPERIMENTS, help="compare models: print a table, draw a figure")
-    runs = "seeds for each row of an experiment (default: 3; history: 5)"
-    parser.add_argument("--runs", type=number(int, 1, 100), metavar="VALUE", help=runs)
-    assets = Path(__file__).resolve().parent / "assets"
-    parser.add_argument("--assets", default=assets, metavar="DIR", help="where the figures go (default: %(default)s)")
+    flags = Settings.__annotations__ | {
+        "sequence": Annotated[str, "the word to draw"],
+        "experiment": Annotated[str, "compare models instead: print a table, draw a figure", *EXPERIMENTS],
+        "runs": Annotated[int, "seeds for each row of an experiment", 1, 100],
+        "assets": Annotated[str, "where the figures go"],
+    }
+    assets = str(Path(__file__).resolve().parent / "assets")
+    defaults = {"sequence": "attention", "experiment": "no", "runs": "3; history: 5", "assets": assets}
+    for name, note in flags.items():
+        kind, meaning, *allowed = get_args(note)
+        options = {"choices": allowed} if kind is str and allowed else {"type": kind, "metavar": "VALUE"}
+        meaning += f" (default: {(defaults | Settings._field_defaults)[name]})"
+        parser.add_argument(f"--{name.replace('_', '-')}", help=meaning, **options)
     given = vars(parser.parse_args(argv))
 
     def refuse(name: str, why: str) -> None:
@@ -937,10 +926,13 @@ def parse_arguments(argv: list[str] | None) -> tuple[argparse.ArgumentParser, di
     rows = EXPERIMENTS[given["experiment"]].rows.values() if "experiment" in given else ()
     chosen = {"sequence", *(name for changes in rows for name in changes)} if rows else {"runs"}
     for name, value in given.items():
+        kind, _, *allowed = get_args(flags[name])
         if value == []:  # --steps=-- before Python 3.13
             refuse(name, "expected one argument")
         if name in chosen:
             refuse(name, "an experiment chooses it" if rows else "it takes an --experiment")
+        if kind is not str and not allowed[0] <= value <= allowed[1]:
+            refuse(name, f"{value} is not a number from {allowed[0]} to {allowed[1]}")
     settings = Settings(**{name: value for name, value in given.items() if name in Settings._fields})
     if settings.min_length > settings.max_length:
         refuse("min_length", f"{settings.min_length} is more than --max-length, {settings.max_length}")
@@ -956,7 +948,7 @@ def parse_arguments(argv: list[str] | None) -> tuple[argparse.ArgumentParser, di
     word = given.get("sequence", default_word(settings))
     if not (1 <= len(word) <= 512 and set(word) <= set(symbols)):
         refuse("sequence", f"{word!a} is not 1 to 512 symbols from {symbols!a}")
-    return parser, given, settings
+    return parser, {"assets": assets, "sequence": word} | given, settings
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -968,20 +960,19 @@ def main(argv: list[str] | None = None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        assets = ascii(str(given["assets"]))
-        parser.error(f"argument --assets: {assets} is not a folder that can be written: {error.strerror}")
+        parser.error(f"argument --assets: {given['assets']!a} is not a folder that can be written: {error.strerror}")
     try:
         if "experiment" in given:
             name = given["experiment"]
             run_experiment(name, settings, given.get("runs", EXPERIMENTS[name].runs), folder)
         else:
-            run(settings, given.get("sequence", default_word(settings)), folder)
+            run(settings, given["sequence"], folder)
         sys.stdout.flush()
         return
     except KeyboardInterrupt:
         status, message = 130, "interrupted"
     except BrokenPipeError:
-        status, message = 141, "nobody reads the output"
+        status, message = 141, ""
     except FloatingPointError as error:
         status, message = 1, f"{error}: try a smaller --lr than {settings.lr:g}"
     except (OSError, MemoryError, RuntimeError) as error:
@@ -989,7 +980,7 @@ def main(argv: list[str] | None = None) -> None:
         if "memory" in message:
             message = "not enough memory: try a smaller --batch-size, --max-length or --hidden-size"
     sys.stdout = None  # what it could not print is lost
-    parser.exit(status, f"{parser.prog}: error: {message}\n")
+    parser.exit(status, message and f"{parser.prog}: error: {message}\n")
 
 
 if __name__ == "__main__":

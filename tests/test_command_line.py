@@ -255,16 +255,17 @@ def test_a_failure_while_training_is_one_line_that_says_what_to_try(
 
 
 def test_an_experiment_prints_its_table_and_draws_its_figure(
-    run_script: Callable[..., subprocess.CompletedProcess], tmp_path: Path
+    seq2seq: ModuleType, run_script: Callable[..., subprocess.CompletedProcess], tmp_path: Path
 ) -> None:
+    rows = len(seq2seq.ALIGNMENT.rows)
     tiny = ["--max-length", "6", "--steps", "10", "--batch-size", "2"]
     done = run_script(SEQ2SEQ, "--experiment", "alignment", "--runs", "1", *tiny, "--assets", "figures")
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
     progress = [
-        line for line in lines if re.match(r"\d+ of 10  .*, seed 0: exact match .*%  \(about \d+ s left\)", line)
+        line for line in lines if re.match(rf"\d+ of {rows}  .*, seed 0: exact match .*%  \(about \d+ s left\)", line)
     ]
     table = [line for line in lines if line.startswith("|")]
-    assert len(progress) == 10 and len(table) == 2 + 10 and len({line.count("|") for line in table}) == 1
+    assert len(progress) == rows and len(table) == 2 + rows and len({line.count("|") for line in table}) == 1
     assert [path.name for path in (tmp_path / "figures").iterdir()] == ["pytorch_alignment.png"]
     assert_drawn(tmp_path / "figures" / "pytorch_alignment.png")
