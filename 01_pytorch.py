@@ -614,29 +614,27 @@ def measure_bottleneck(settings: Settings) -> dict:
 
 def draw_bottleneck(results: dict[str, list[dict]]) -> Figure:
     """Draw exact match by source length, the median of the runs: a panel for each model, a line for each budget."""
-    figure = Figure(figsize=(8, 7), dpi=150, layout="constrained")
+    figure = Figure(figsize=(8, 6.5), dpi=150, layout="constrained")
     panels = dict(zip(BUDGETS, figure.subplots(2, 3, sharex=True, sharey=True).flat, strict=True))
+    budgets = sorted({runs[0]["steps"] for runs in results.values()})
+    drawn = {}
     for row, runs in results.items():
-        axes, steps = panels[row.rsplit(",", 1)[0]], runs[0]["steps"]
+        i, axes = budgets.index(runs[0]["steps"]), panels[row.rsplit(",", 1)[0]]
         curves = [{**run["by length"], **run["beyond"]} for run in runs]
         lengths, exact = list(curves[0]), np.median([list(curve.values()) for curve in curves], axis=0)
-        doubled = math.log2(steps / 50)  # 0 to 6
-        look = {"color": colormaps["viridis_r"](0.1 + 0.15 * doubled), "marker": "osD^vP*X"[round(doubled)]}
-        axes.plot(lengths, exact, markersize=4, label=f"{steps} steps", **look)
+        look = {"color": colormaps["viridis_r"](0.1 + 0.9 * i / len(budgets)), "marker": "os^vDP*X"[i], "markersize": 4}
+        drawn[f"{budgets[i]} steps"] = axes.plot(lengths, exact, **look)[0]
+    edge = max(runs[0]["by length"]) + 0.5
     for model, axes in panels.items():
-        edge = max(runs[0]["by length"]) + 0.5
         axes.axvspan(edge, lengths[-1] + 0.5, color="0.88")
-        axes.text((edge + lengths[-1]) / 2 + 0.4, 99, "never\ntrained", ha="center", va="top", size=9)
+        axes.text((edge + lengths[-1] + 0.5) / 2, 99, "never\ntrained", ha="center", va="top", size=9)
         axes.set_title(model, size=10)
         axes.set(ylim=(-3, 103), xlim=(lengths[0] - 0.5, lengths[-1] + 0.5))
+        axes.set(xlabel="source length (symbols)", ylabel="exact match (%)")
+        axes.label_outer()
         axes.grid(alpha=0.3)
-    figure.supxlabel("source length (symbols)", size=10)
-    figure.supylabel("exact match (%)", size=10)
-    budgets = {
-        label: line for axes in panels.values() for line, label in zip(*axes.get_legend_handles_labels(), strict=True)
-    }
-    labels = sorted(budgets, key=lambda label: int(label.split()[0]))
-    figure.legend([budgets[label] for label in labels], labels, loc="outside lower center", ncols=4)
+    labels = [f"{n} steps" for n in budgets]
+    figure.legend([drawn[label] for label in labels], labels, loc="outside lower center", ncols=4)
     return figure
 
 
