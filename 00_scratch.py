@@ -17,11 +17,8 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.image import AxesImage
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Attention
-# ---------------------------------------------------------------------------------------------------------------------
+# --- Attention -------------------------------------------------------------------------------------------------------
 
 
 def softmax(scores: np.ndarray) -> np.ndarray:
@@ -33,7 +30,7 @@ def softmax(scores: np.ndarray) -> np.ndarray:
 def attention_for_one_query(query: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Let one query h_t, (d,), look at keys h_s, (S, d), one after the other: the idea without matrices.
 
-    Returns (context, weights): (d,) and (S,).
+    Returns (context, weights): (d,) and (S,). The next function does the same for all queries at once.
     """
     scores = np.array([sum(q * k for q, k in zip(query, h_s, strict=True)) for h_s in keys])
     weights = softmax(scores)
@@ -51,16 +48,9 @@ def dot_product_attention(
     The keys are the values, too: a position is found by its encoder output, and that is what is found. Called as
     dot_product_attention(x, x), a sequence asks itself; that is self-attention, the step from here to the Transformer.
 
-    Args:
-        query: decoder states h_t, (..., T, d), finite; for one of them T is 1.
-        keys: encoder outputs h_s, (..., S, d), finite.
-        mask: boolean, (..., S): True where a position may be attended. The others get weight exactly 0.
-
-    Returns:
-        (context, weights): (..., T, d) and (..., T, S).
-
-    Raises:
-        ValueError: shapes that do not fit, or a row of the mask that leaves nothing to attend.
+    Shapes: decoder states h_t (..., T, d), encoder outputs h_s (..., S, d), boolean mask (..., S), True where one may
+    look: the others get weight exactly 0. Returns (context (..., T, d), weights (..., T, S)). Raises ValueError for
+    shapes that do not fit, or where the mask leaves nothing.
     """
     mask = np.ones(keys.shape[:-1], dtype=bool) if mask is None else mask
     if query.shape[-1] != keys.shape[-1] or mask.shape != keys.shape[:-1] or not mask.any(axis=-1).all():
@@ -81,9 +71,7 @@ def final_output(context: np.ndarray, query: np.ndarray, W_c: np.ndarray, W_s: n
     return softmax(W_s @ attentional)  # p(y_t | y_<t, x) = softmax(W_s tanh(W_c [c_t ; h_t]))                 (words,)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# The worked example: "the black cat drinks the cold milk" -> "le ..."
-# ---------------------------------------------------------------------------------------------------------------------
+# --- The worked example: "the black cat drinks the cold milk" -> "le ..." --------------------------------------------
 
 # What a trained encoder might know of each word: its grammar, the phrase it stands in, and what it means. A real
 # encoder learns features that have no names; these have some, so that every number below can be checked by eye.
@@ -130,16 +118,14 @@ def worked_example() -> Example:
     encoder_outputs = feature_vectors(SOURCE)
     encoder_outputs += np.random.default_rng(0).normal(scale=0.05, size=encoder_outputs.shape)  # as learnt ones have
     query = 2 * feature_vectors((("?", ASKED),))[0]  # twice as long: the longer the query, the sharper the weights
-    context, weights = (of_all_queries[0] for of_all_queries in dot_product_attention(query[None], encoder_outputs))
+    (context,), (weights,) = dot_product_attention(query[None], encoder_outputs)  # T is 1
     W_c = np.hstack([np.eye(len(FEATURES))] * 2)  # made by hand: it adds c_t and h_t; a decoder would learn it
-    W_s = 3 * feature_vectors(TARGET_VOCABULARY)
+    W_s = 3 * feature_vectors(TARGET_VOCABULARY)  # longer rows, sharper probabilities
     with_context, without_context = (final_output(c_t, query, W_c, W_s) for c_t in (context, np.zeros_like(context)))
     return Example(encoder_outputs, query, encoder_outputs @ query, weights, context, with_context, without_context)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# The report
-# ---------------------------------------------------------------------------------------------------------------------
+# --- Report and figure -----------------------------------------------------------------------------------------------
 
 
 def report(example: Example) -> str:
@@ -156,9 +142,8 @@ def report(example: Example) -> str:
         lines.append(f"  {s}  {word:<6}  {score:6.2f}  {weight:6.3f}")
     lines += ["", "Step 3, context vector c_t = sum over s of alpha_ts h_s, beside the query that found it:"]
     lines += ["  feature    h_t     c_t"]
-    lines += [
-        f"  {name:<9}  {h:4.1f}  {c:6.3f}" for name, h, c in zip(FEATURES, example.query, example.context, strict=True)
-    ]
+    for name, h, c in zip(FEATURES, example.query, example.context, strict=True):
+        lines.append(f"  {name:<9}  {h:4.1f}  {c:6.3f}")
     lines += ["", "Step 4, final output softmax(W_s tanh(W_c [c_t ; h_t])), with c_t and with zeros in its place:"]
     lines += ["  next word  with c_t  without"]
     for (word, _), p, without in zip(TARGET_VOCABULARY, example.with_context, example.without_context, strict=True):
@@ -166,19 +151,14 @@ def report(example: Example) -> str:
     return "\n".join(lines)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# The figure
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-def draw_matrix(axes: Axes, values: np.ndarray, digits: int, title: str) -> AxesImage:
+def draw_matrix(axes: Axes, values: np.ndarray, digits: int, title: str) -> None:
     """Draw a matrix (d, columns) with its numbers, in the colours that all matrices of the figure share."""
     for (row, column), value in np.ndenumerate(values.round(digits) + 0.0):  # no -0.00
         colour = "black" if value > 1.2 else "white"
         axes.text(column, row, f"{value:.{digits}f}", color=colour, size=9, ha="center", va="center")
     axes.set(xticks=[], yticks=range(len(FEATURES)), yticklabels=FEATURES)
     axes.set_title(title, size=10)
-    return axes.imshow(values, cmap="viridis", vmin=0, vmax=2, aspect="auto")
+    axes.imshow(values, cmap="viridis", vmin=0, vmax=2, aspect="auto")
 
 
 def draw_bars(axes: Axes, places: np.ndarray, values: np.ndarray, digits: int, title: str, **style: object) -> None:
@@ -196,9 +176,9 @@ def draw_example(example: Example) -> Figure:
         width_ratios=[1, len(SOURCE), 1],
         height_ratios=[9, 4, 4, 9, 4],
     ).values()
-    words, vocabulary = np.arange(len(SOURCE)), np.arange(len(TARGET_VOCABULARY))
+    words, places = np.arange(len(SOURCE)), np.arange(len(TARGET_VOCABULARY))
     draw_matrix(query, example.query[:, None], 1, "query $h_t$")
-    image = draw_matrix(outputs, example.encoder_outputs.T, 2, "encoder outputs $h_s$, one for each source word")
+    draw_matrix(outputs, example.encoder_outputs.T, 2, "encoder outputs $h_s$, one for each source word")
     draw_bars(scores, words, example.scores, 2, "Step 1: scores $h_t \\cdot h_s$", color="#0072B2")
     draw_bars(weights, words, example.weights, 3, "Step 2: weights $\\alpha_{ts}$, their softmax", color="#E69F00")
     products = example.weights[:, None] * example.encoder_outputs
@@ -209,20 +189,16 @@ def draw_example(example: Example) -> Figure:
     for axes in (outputs, context):
         axes.set_yticks([])
     colours.axis("off")
-    figure.colorbar(image, cax=colours.inset_axes((0, 0, 0.25, 1)), label="value of a feature")
+    figure.colorbar(outputs.images[0], cax=colours.inset_axes((0, 0, 0.25, 1)), label="value of a feature")
     title, grey = "Step 4: the next word", {"color": "0.8", "edgecolor": "0.3", "hatch": "//"}
-    draw_bars(
-        following, vocabulary - 0.2, example.with_context, 3, title, width=0.4, color="#E69F00", label="with $c_t$"
-    )
-    draw_bars(following, vocabulary + 0.2, example.without_context, 3, title, width=0.4, label="with zeros", **grey)
-    following.set(xticks=vocabulary, xticklabels=[word for word, _ in TARGET_VOCABULARY], ylabel="probability")
+    draw_bars(following, places - 0.2, example.with_context, 3, title, width=0.4, color="#E69F00", label="with $c_t$")
+    draw_bars(following, places + 0.2, example.without_context, 3, title, width=0.4, label="with zeros", **grey)
+    following.set(xticks=places, xticklabels=[word for word, _ in TARGET_VOCABULARY], ylabel="probability")
     following.legend()
     return figure
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Command line
-# ---------------------------------------------------------------------------------------------------------------------
+# --- Command line ----------------------------------------------------------------------------------------------------
 
 
 def save(figure: Figure, path: Path) -> None:

@@ -1,8 +1,7 @@
 """A GRU encoder and an attention decoder learn to reverse strings: sequence to sequence with attention, in PyTorch.
 
 Reversal is the smallest task that shows attention at work: the first output symbol is the last input symbol, so a
-decoder that looks at the right place draws an anti-diagonal. The file follows the README: the task, the encoder,
-attention and the decoder, training, decoding and metrics, figures, experiments, the command line.
+decoder that looks at the right place draws an anti-diagonal. The file follows the README.
 
     python 01_pytorch.py                          trains for some seconds, reports, draws three figures in assets/
     python 01_pytorch.py --sequence hello         shows where the decoder looks as it reverses your own string
@@ -14,14 +13,11 @@ import math
 import multiprocessing
 import os
 import signal
-import statistics
-import string
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from functools import partial
 from pathlib import Path
 from typing import Annotated, NamedTuple, get_args
 
@@ -32,21 +28,18 @@ from matplotlib.animation import FuncAnimation, PillowWriter
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
-from matplotlib.ticker import MaxNLocator
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-# ---------------------------------------------------------------------------------------------------------------------
-# The task: reverse a string
-# ---------------------------------------------------------------------------------------------------------------------
+# --- The task: reverse a string --------------------------------------------------------------------------------------
 
 
 class Settings(NamedTuple):
-    """All that a run depends on: each a flag of the command line, with its meaning and what is allowed."""
+    """All that a run depends on: each a flag of the command line, what it means, and its choices or limits."""
 
     task: Annotated[str, "what to do with a string", "reverse", "copy"] = "reverse"
-    alphabet: Annotated[str, "the symbols of the strings"] = string.ascii_lowercase
+    alphabet: Annotated[str, "the symbols of the strings"] = "abcdefghijklmnopqrstuvwxyz"
     min_length: Annotated[int, "symbols in the shortest string", 1, 512] = 1
     max_length: Annotated[int, "symbols in the longest string", 1, 512] = 16
     encoder: Annotated[str, "how the encoder reads", "bidirectional", "forward"] = "bidirectional"
@@ -54,18 +47,20 @@ class Settings(NamedTuple):
     attention: Annotated[str, "how a key is scored, if at all", "dot", "additive", "none"] = "dot"
     hidden_size: Annotated[int, "size of h_s and h_t, an even number", 2, 1024] = 64
     embedding_size: Annotated[int, "size of a symbol's embedding", 1, 1024] = 16
-    embedding_std: Annotated[float, "standard deviation of the embeddings at the start", 1e-9, 1e9] = 0.2
+    embedding_std: Annotated[float, "standard deviation of the embeddings at the start", 1e-9, 100] = 0.2
     steps: Annotated[int, "training steps", 1, 10**6] = 400
     batch_size: Annotated[int, "strings in a batch", 1, 4096] = 64
     lr: Annotated[float, "peak of the learning rate, which rises and then falls to zero", 1e-9, 1e99] = 0.03
     teacher_forcing: Annotated[float, "chance that a step of training reads the true previous symbol", 0, 1] = 1.0
-    noise: Annotated[float, "share of the symbols read in training that are replaced by random ones", 0, 1] = 0.2
+    noise: Annotated[float, "share of the previous symbols that are replaced by random ones in training", 0, 1] = 0.2
     seed: Annotated[int, "draws the weights and the strings", 0, 2**32 - 1] = 0
     device: Annotated[str, "where PyTorch computes"] = "cpu"
 
 
 PAD, SOS, EOS = 0, 1, 2  # padding, start of sequence, end of sequence: tokens of their own
 FIRST_SYMBOL = 3  # token FIRST_SYMBOL + i stands for symbol i of the alphabet
+SHIFTS = (-2, -1, 0, 1, 2)  # columns from the true source position to the largest weight, left to right
+READABLE = 36  # symbols of a word that fit on a terminal's line, or beside an axis
 
 
 def sample_sources(count: int, settings: Settings, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -94,9 +89,7 @@ def make_targets(source: Tensor, lengths: Tensor, task: str) -> Tensor:
     return symbols.masked_fill(positions < 0, PAD).scatter(1, lengths[:, None], EOS)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# The encoder
-# ---------------------------------------------------------------------------------------------------------------------
+# --- The encoder -----------------------------------------------------------------------------------------------------
 
 
 class EncoderRNN(nn.Module):
@@ -127,19 +120,13 @@ class EncoderRNN(nn.Module):
         Packing keeps PAD out of the recurrence: the last state is that of the last real symbol (and of the first, read
         backward), and a string's outputs are the same alone and in any batch. Outputs at PAD are zeros.
         """
-        embedded = self.embedding(source)
-        if lengths.min() == source.size(1):  # nothing to pack away, and the gradient of a packed GRU is slow
-            outputs, last = self.gru(embedded)
-        else:
-            packed = pack_padded_sequence(embedded, lengths, batch_first=True, enforce_sorted=False)
-            outputs, last = self.gru(packed)
-            outputs, _ = pad_packed_sequence(outputs, batch_first=True, total_length=source.size(1))
+        packed = pack_padded_sequence(self.embedding(source), lengths, batch_first=True, enforce_sorted=False)
+        packed, last = self.gru(packed)
+        outputs, _ = pad_packed_sequence(packed, batch_first=True, total_length=source.size(1))
         return outputs, torch.cat([*last], dim=-1)[None]
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Attention and the decoder
-# ---------------------------------------------------------------------------------------------------------------------
+# --- Attention and the decoder ---------------------------------------------------------------------------------------
 
 
 def dot_score(query: Tensor, keys: Tensor) -> Tensor:
@@ -214,9 +201,9 @@ class AttnDecoderRNN(nn.Module):
         return self.final_output(context, query), hidden, weights
 
     def final_output(self, context: Tensor, query: Tensor) -> Tensor:
-        """Combine what was found with what was asked (Luong et al. 2015, equations 5 and 6), both (B, T, H).
+        """Combine what was found with what was asked, (B, T, H) each (Luong et al. 2015, equations 5 and 6, plus biases).
 
-        Returns logits (B, T, vocabulary), whose softmax is p(y_t | y_<t, x).
+        Returns logits (B, T, vocabulary), what stands before the softmax in p(y_t | y_<t, x).
         """
         attentional = torch.tanh(self.W_c(torch.cat([context, query], dim=-1)))  # tanh(W_c [c_t ; h_t])      (B, T, H)
         return self.W_s(attentional)
@@ -233,15 +220,13 @@ class Seq2Seq(nn.Module):
         self.decoder = AttnDecoderRNN(embedding, settings)
 
     def forward(self, source: Tensor, lengths: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Encode `source` (B, S), read `tokens` (B, T), and return (logits (B, T, vocabulary), weights (B, T, S))."""
+        """Encode `source` (B, S), read the previous symbols `tokens` (B, T); return the decoder's logits and weights."""
         keys, hidden = self.encoder(source, lengths)
         logits, _, weights = self.decoder(tokens, hidden, keys, source != PAD)
         return logits, weights
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Training
-# ---------------------------------------------------------------------------------------------------------------------
+# --- Training --------------------------------------------------------------------------------------------------------
 
 
 def build_model(settings: Settings) -> Seq2Seq:
@@ -270,50 +255,44 @@ def most_probable(logits: Tensor) -> Tensor:
     return EOS + logits[..., EOS:].argmax(dim=-1)
 
 
-def training_logits(
-    model: Seq2Seq, source: Tensor, lengths: Tensor, target: Tensor, teacher_forcing: float = 1, noise: float = 0
-) -> Tensor:
-    """Return the logits (B, T, vocabulary) for every step of `target` (B, T), with teacher forcing (Williams & Zipser).
+def training_logits(model: Seq2Seq, source: Tensor, lengths: Tensor, target: Tensor, settings: Settings) -> Tensor:
+    """Return the logits (B, T, vocabulary) for every step of `target` (B, T), teacher-forced (Williams & Zipser 1989).
 
-    With ratio 1 each step reads the true previous symbol, and all steps go through the decoder in one call. Below 1,
-    each step of each string reads it with that probability, else what the model itself has written (scheduled
-    sampling, S. Bengio et al. 2015, at a constant rate), and the steps are taken one by one.
+    At 1, all steps go through the decoder in one call. Below, they go one by one, and each reads the true symbol with
+    that probability, else what the model has written (scheduled sampling, S. Bengio et al. 2015, at a constant rate).
     """
     vocabulary = model.decoder.embedding.num_embeddings
     true = previous_tokens(target)
-    if teacher_forcing == 1:
-        return model(source, lengths, with_noise(true, noise, vocabulary))[0]
+    if settings.teacher_forcing == 1:
+        return model(source, lengths, with_noise(true, settings.noise, vocabulary))[0]
     keys, hidden = model.encoder(source, lengths)
-    forced = torch.rand(target.shape, device=target.device) < teacher_forcing
+    forced = torch.rand(target.shape, device=target.device) < settings.teacher_forcing
     own, steps = true[:, :1], []
     for t in range(target.size(1)):
         read = torch.where(forced[:, t : t + 1], true[:, t : t + 1], own)
-        logits, hidden, _ = model.decoder(with_noise(read, noise, vocabulary), hidden, keys, source != PAD)
+        logits, hidden, _ = model.decoder(with_noise(read, settings.noise, vocabulary), hidden, keys, source != PAD)
         own = most_probable(logits)
         steps.append(logits)
     return torch.cat(steps, dim=1)
 
 
-def rise_and_fall(progress: float) -> float:
-    """Return the learning rate, as a share of its peak: up during the first fifth of training, then down to zero."""
-    return min(progress / 0.2, (1 - progress) / 0.8)
-
-
 def train(model: Seq2Seq, settings: Settings) -> Iterator[float]:
     """Train the model, and yield the loss of each step: cross-entropy per symbol in nats, EOS counted, PAD not.
 
-    Gradients longer than 1 are cut to 1, for those of a recurrent network grow with the length.
+    Gradients longer than 1 are clipped to 1, for those of a recurrent network grow with the length.
 
     Raises FloatingPointError at the first step after which the weights are NaN, infinite or more than 10,000 long.
     """
     strings = torch.Generator().manual_seed(2**32 - 1 - settings.seed)  # never the seed of the weights
     optimizer = torch.optim.Adam(model.parameters(), lr=settings.lr, fused=True)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda done: rise_and_fall((done + 0.5) / settings.steps))
+    progress = (np.arange(settings.steps + 1) + 0.5) / settings.steps
+    shares = np.minimum(progress / 0.2, (1 - progress) / 0.8)  # the learning rate: up for a fifth, then down to zero
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, shares.item)
     for step in range(1, settings.steps + 1):
         source, lengths = sample_sources(settings.batch_size, settings, strings)
         source = source.to(settings.device)
         target = make_targets(source, lengths, settings.task)
-        logits = training_logits(model, source, lengths, target, settings.teacher_forcing, settings.noise)
+        logits = training_logits(model, source, lengths, target, settings)
         loss = F.cross_entropy(logits.flatten(0, 1), target.flatten(), ignore_index=PAD)
         optimizer.zero_grad()
         loss.backward()
@@ -334,9 +313,7 @@ def timed(losses: Iterator[float]) -> Iterator[tuple[float, float]]:
         start = time.perf_counter()
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Greedy decoding and the metrics
-# ---------------------------------------------------------------------------------------------------------------------
+# --- Greedy decoding and the metrics ---------------------------------------------------------------------------------
 
 
 @torch.no_grad()
@@ -359,15 +336,11 @@ def greedy_decode(model: Seq2Seq, source: Tensor, lengths: Tensor, max_steps: in
     return torch.cat(tokens, dim=1), None if weights is None else torch.cat(rows, dim=1)
 
 
-SHIFTS = (-2, -1, 0, 1, 2)  # columns from the true source position to the largest weight, left to right
-
-
 def evaluate(model: Seq2Seq, source: Tensor, lengths: Tensor, task: str) -> tuple[float, list[float] | None]:
     """Decode N strings, (N, S) tokens with (N,) lengths, and compare them with what they should have become.
 
-    Returns, in percent, exact match: the share of strings that are right as a whole, EOS included; and the share of
-    output symbols whose largest weight is off by each of SHIFTS, the middle one being alignment. Only those at steps
-    that have a true source position count. Without attention it is None.
+    Returns exact match, the percentage of strings right as a whole, EOS included, and for each of SHIFTS the percentage
+    of output symbols (those with a true source position) whose largest weight is off by it; without attention None.
     """
     target = make_targets(source, lengths, task)
     tokens, weights = greedy_decode(model, source, lengths, max_steps=target.size(1))
@@ -390,9 +363,7 @@ def evaluation_strings(settings: Settings, count: int = 2000) -> tuple[Tensor, T
     return source.to(settings.device), lengths
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Figures and what the terminal shows
-# ---------------------------------------------------------------------------------------------------------------------
+# --- Figures and what the terminal shows -----------------------------------------------------------------------------
 
 
 class Written(NamedTuple):
@@ -400,12 +371,9 @@ class Written(NamedTuple):
 
     word: str
     output: str
-    weights: np.ndarray | None  # (T, S), with a row for EOS, if it was written; None without attention
+    labels: list[str]  # of the rows: the symbols of the output, and EOS, if it was written
+    weights: np.ndarray | None  # (T, S), or None without attention
     places: list[int]  # the source position that each symbol should come from
-
-    def rows(self) -> list[str]:
-        """Return a label for each row of the weights."""
-        return [*self.output, "EOS"][: len(self.weights)]
 
 
 def encode(word: str, settings: Settings) -> tuple[Tensor, Tensor]:
@@ -415,25 +383,26 @@ def encode(word: str, settings: Settings) -> tuple[Tensor, Tensor]:
 
 
 def write(model: Seq2Seq, word: str, settings: Settings) -> Written:
-    """Decode one word greedily, up to twice its length if no EOS comes."""
+    """Decode one word greedily, for 2 len + 1 steps if no EOS comes."""
     source, lengths = encode(word, settings)
     tokens, weights = greedy_decode(model, source, lengths, max_steps=2 * len(word) + 1)
     output = "".join(settings.alphabet[token - FIRST_SYMBOL] for token in tokens[0].tolist() if token != EOS)
     places = true_positions(lengths, len(word), settings.task)[0].tolist()
-    return Written(word, output, None if weights is None else weights[0].cpu().numpy(), places)
+    labels = [*output, "EOS"][: tokens.size(1)]
+    return Written(word, output, labels, None if weights is None else weights[0].cpu().numpy(), places)
 
 
 def matrix_as_text(written: Written) -> str:
     """Return the attention matrix in ASCII, five shades from blank to @, a row for each output symbol."""
     lines = ["     " + " ".join(written.word)]
-    for label, weights in zip(written.rows(), written.weights, strict=True):
+    for label, weights in zip(written.labels, written.weights, strict=True):
         lines.append(f"{label:>3}  " + " ".join(" .:*@"[min(4, int(5 * weight))] for weight in weights).rstrip())
     return "\n".join(lines)
 
 
 @torch.no_grad()
 def four_steps(model: Seq2Seq, word: str, settings: Settings) -> str:
-    """Return the four steps as numbers, as the model takes them to write the word's third symbol, or its last."""
+    """Return the numbers of the four steps that write the word's third symbol, or EOS, if it has fewer."""
     source, lengths = encode(word, settings)
     tokens = previous_tokens(greedy_decode(model, source, lengths, max_steps=len(word) + 1)[0])[:, :3]
     keys, hidden = model.encoder(source, lengths)
@@ -450,19 +419,16 @@ def four_steps(model: Seq2Seq, word: str, settings: Settings) -> str:
     return "\n".join(lines)
 
 
-READABLE = 36  # symbols of a word that fit on a terminal's line, or beside an axis
-
-
-def draw_matrix(axes: Axes, written: Written, rows: int | None = None) -> AxesImage:
+def draw_matrix(axes: Axes, written: Written, rows: int = sys.maxsize) -> AxesImage:
     """Draw the weights, (T, S), or their first `rows`: a row for each output symbol, a column for each source symbol.
 
     A ring marks where each symbol comes from, so that a picture one column off is seen to be. A word that is too long
     for its symbols to be read has positions in their place, and no rings.
     """
-    word, labels = written.word, written.rows()
-    rows = len(labels) if rows is None else rows
+    word, labels = written.word, written.labels
     shown = np.where(np.arange(len(labels))[:, None] < rows, written.weights, math.nan)
     image = axes.imshow(shown, cmap="viridis", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
+    axes.set(autoscale_on=False, xlabel="source symbol", ylabel="output symbol")
     if len(word) <= READABLE:
         places = written.places[:rows]
         for color, width in (("white", 3.5), ("tab:red", 1.5)):
@@ -471,8 +437,6 @@ def draw_matrix(axes: Axes, written: Written, rows: int | None = None) -> AxesIm
         axes.set_xticks(range(len(word)), list(word), parse_math=False)
     if len(labels) <= READABLE + 1:
         axes.set_yticks(range(len(labels)), [*labels[:rows], *[""] * (len(labels) - rows)], parse_math=False)
-    axes.set(xlim=(-0.5, len(word) - 0.5), ylim=(len(labels) - 0.5, -0.5))
-    axes.set(xlabel="source symbol", ylabel="output symbol")
     return image
 
 
@@ -486,7 +450,7 @@ def draw_attention(written: Written) -> Figure:
 
 
 def draw_decoding(written: Written) -> FuncAnimation:
-    """Animate how the decoder writes the word: a frame for each symbol, or for 16 of them if there are more."""
+    """Animate how the decoder writes the word, a symbol a frame, or some at once if they are many; rest at the end."""
     figure = Figure(figsize=(8, 3.6), dpi=100, layout="constrained")
     bars, matrix = figure.subplots(1, 2)
     figure.colorbar(draw_matrix(matrix, written), label="attention weight")
@@ -501,7 +465,7 @@ def draw_decoding(written: Written) -> FuncAnimation:
         bars.set(ylim=(0, 1), xlabel="source symbol", ylabel="attention weight", xlim=matrix.get_xlim())
         if len(written.word) <= READABLE:
             bars.set_xticks(range(len(written.word)), list(written.word), parse_math=False)
-        bars.set_title("writes: " + " ".join(written.rows()[:rows][-14:]), loc="left", size=12, parse_math=False)
+        bars.set_title("writes: " + " ".join(written.labels[:rows][-14:]), loc="left", size=12, parse_math=False)
 
     return FuncAnimation(figure, draw_frame, frames=[*frames, frames[-1], frames[-1]])
 
@@ -509,14 +473,13 @@ def draw_decoding(written: Written) -> FuncAnimation:
 def draw_loss(losses: list[float], snapshots: dict[int, Written]) -> Figure:
     """Draw the loss of every step, and above it what the model made of a word at some of them: {step: Written}."""
     figure = Figure(figsize=(8, 6), dpi=150, layout="constrained")
-    attends = all(written.weights is not None for written in snapshots.values())
-    above, below = figure.subfigures(2, 1, height_ratios=[1, 2]) if attends else (None, figure)
+    above, below = figure.subfigures(2, 1, height_ratios=[1, 2]) if snapshots else (None, figure)
     axes = below.subplots()
     axes.semilogy(range(1, len(losses) + 1), losses, "." if len(losses) < 3 else "-", linewidth=1)
     axes.set(xlabel="training step", ylabel="cross-entropy (nats per symbol)")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(alpha=0.3)
-    if not attends:
+    if not snapshots:
         return figure
     panels = above.subplots(1, len(snapshots), squeeze=False)[0]
     for letter, panel, (step, written) in zip("ABCDEF", panels, snapshots.items(), strict=False):
@@ -531,37 +494,33 @@ def draw_loss(losses: list[float], snapshots: dict[int, Written]) -> Figure:
     return figure
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Experiments
-# ---------------------------------------------------------------------------------------------------------------------
+# --- Experiments -----------------------------------------------------------------------------------------------------
 
 
 class Experiment(NamedTuple):
     """A question, put to several models that differ in what the question is about."""
 
     rows: dict[str, dict[str, object]]  # the name of each model, and what it changes of the settings
-    measure: Callable[[Settings], dict]  # trains one model, in a process of its own, and returns what it measured
+    measure: Callable[[Settings], dict]  # trains one model and returns what it measured
     draw: Callable[[dict[str, list[dict]]], Figure]  # what the runs of each row have measured -> the figure
     runs: int = 3
 
 
-def prepare_worker() -> None:
-    """Set up a process for its runs."""
-    torch.set_num_threads(1)
+def prepare_process() -> None:
+    """Set up a process for training."""
+    torch.set_num_threads(1)  # the matrices are too small to share: two threads would mostly wait for each other
     torch.optim.Adam([torch.zeros(1, requires_grad=True)])  # imports torch's compiler, which is no part of training
 
 
-def run_rows(
-    experiment: Experiment, settings: Settings, runs: int, workers: int
-) -> Iterator[tuple[str, Settings, dict]]:
+def run_rows(experiment: Experiment, settings: Settings, runs: int, workers: int) -> Iterator[tuple]:
     """Measure each row with `runs` seeds, from that of the settings on; yield (row, its settings, what it measured).
 
-    They come as they end. Each is a process of its own, so that but for times nothing depends on how many `workers`.
+    They come as they end. Each seeds all that it draws, so that but for times nothing depends on the `workers`.
     """
     seeds = range(settings.seed, settings.seed + runs)
     jobs = [(row, settings._replace(**new, seed=seed)) for row, new in experiment.rows.items() for seed in seeds]
     jobs.sort(key=lambda job: -job[1].steps)  # the long ones first, so that all cores end together
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), prepare_worker) as pool:
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), prepare_process) as pool:
         try:
             handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited: Ctrl-C is for this process alone
             futures = {pool.submit(experiment.measure, changed): (row, changed) for row, changed in jobs}
@@ -576,7 +535,7 @@ def run_rows(
 
 def median_and_range(values: list[float]) -> str:
     """Return the median and the range of some runs, inf as "never" and nan as "none": 99.95 (99.8 to 100)."""
-    numbers = [f"{x:,.2f}".rstrip("0").rstrip(".") for x in (statistics.median(values), min(values), max(values))]
+    numbers = [f"{x:,.2f}".rstrip("0").rstrip(".") for x in (np.median(values), min(values), max(values))]
     middle, low, high = ({"inf": "never", "nan": "none"}.get(number, number) for number in numbers)
     return middle if low == high else f"{middle} ({low} to {high})"
 
@@ -590,15 +549,12 @@ def markdown_table(results: dict[str, list[dict]]) -> str:
     return "\n".join(lines)
 
 
-# What does a training budget buy, with one vector and with attention?
-
-
 def measure_bottleneck(settings: Settings) -> dict:
-    """Train for a budget of steps; measure exact match, by source length too, a quarter beyond training included."""
+    """Train for a budget of steps and see what it buys: exact match, by source length, a quarter beyond training."""
     model = build_model(settings)
     *_, (_, seconds) = timed(train(model, settings))
     exact = {}
-    for length in range(settings.min_length, settings.max_length + settings.max_length // 4 + 1):
+    for length in range(settings.min_length, math.ceil(1.25 * settings.max_length) + 1):
         strings = evaluation_strings(settings._replace(min_length=length, max_length=length), 500)
         exact[length], _ = evaluate(model, *strings, settings.task)
     return {
@@ -606,7 +562,7 @@ def measure_bottleneck(settings: Settings) -> dict:
         "seconds": seconds,
         "exact match": evaluate(model, *evaluation_strings(settings), settings.task)[0],
         "at the longest trained": exact[settings.max_length],
-        "90 % right up to length": min([length for length in exact if exact[length] < 90], default=max(exact) + 1) - 1,
+        "90 % right up to length": max((n for n in exact if min(exact[m] for m in exact if m <= n) >= 90), default=0),
         "by length": {length: share for length, share in exact.items() if length <= settings.max_length},
         "beyond": {length: share for length, share in exact.items() if length > settings.max_length},
     }
@@ -623,7 +579,7 @@ def draw_bottleneck(results: dict[str, list[dict]]) -> Figure:
         curves = [{**run["by length"], **run["beyond"]} for run in runs]
         lengths, exact = list(curves[0]), np.median([list(curve.values()) for curve in curves], axis=0)
         look = {"color": colormaps["viridis_r"](0.1 + 0.9 * i / len(budgets)), "marker": "os^vDP*X"[i], "markersize": 4}
-        drawn[f"{budgets[i]} steps"] = axes.plot(lengths, exact, **look)[0]
+        (drawn[budgets[i]],) = axes.plot(lengths, exact, label=f"{budgets[i]} steps", **look)
     edge = max(runs[0]["by length"]) + 0.5
     for model, axes in panels.items():
         axes.axvspan(edge, lengths[-1] + 0.5, color="0.88")
@@ -633,8 +589,7 @@ def draw_bottleneck(results: dict[str, list[dict]]) -> Figure:
         axes.set(xlabel="source length (symbols)", ylabel="exact match (%)")
         axes.label_outer()
         axes.grid(alpha=0.3)
-    labels = [f"{n} steps" for n in budgets]
-    figure.legend([drawn[label] for label in labels], labels, loc="outside lower center", ncols=4)
+    figure.legend(handles=[drawn[n] for n in budgets], loc="outside lower center", ncols=4)
     return figure
 
 
@@ -654,11 +609,8 @@ BOTTLENECK = Experiment(
 )
 
 
-# What did each paper buy, in steps and in seconds?
-
-
 def measure_history(settings: Settings) -> dict:
-    """Train, with a look at 200 strings every 10 steps, outside the timing; measure how fast, and what is needed."""
+    """Train, with an untimed look at 200 strings every 10 steps, and see what a paper bought, in steps and seconds."""
     model, strings = build_model(settings), evaluation_strings(settings)
     some = [part[:200] for part in strings]
     curve = [(0, 0.0, 0.0)]  # steps, seconds, exact match
@@ -711,9 +663,6 @@ HISTORY = Experiment(  # each at its best learning rate and noise of 0.01, 0.02,
 )
 
 
-# When is the picture true, and what does the decoder do when it is not?
-
-
 @torch.no_grad()
 def exact_match_looking(model: Seq2Seq, source: Tensor, lengths: Tensor, task: str, shift: int | None) -> float:
     """Return exact match, in percent, when all weight is put `shift` columns to the right of the true source position.
@@ -726,13 +675,14 @@ def exact_match_looking(model: Seq2Seq, source: Tensor, lengths: Tensor, task: s
     tokens = previous_tokens(target)
     keys, hidden = model.encoder(source, lengths)
     _, _, weights = model.decoder(tokens, hidden, keys, source != PAD)
-    if shift is not None:
+    if shift is None:
+        weights = torch.zeros_like(weights)
+    else:
         column = (true_positions(lengths, target.size(1), task) + shift).clamp(min=0).minimum(lengths[:, None] - 1)
         one_hot = F.one_hot(column.to(source.device), source.size(1))
         weights = torch.where(target[..., None] > EOS, one_hot, weights)
-    context = (weights if shift is not None else torch.zeros_like(weights)) @ keys
     query, _ = model.decoder.gru(model.decoder.embedding(tokens), hidden)
-    right = most_probable(model.decoder.final_output(context, query)) == target
+    right = most_probable(model.decoder.final_output(weights @ keys, query)) == target
     return 100 * (right | (target == PAD)).all(dim=1).double().mean().item()
 
 
@@ -754,6 +704,7 @@ def swap_test(model: Seq2Seq, settings: Settings) -> dict[str, float]:
     step, generator = max(1, settings.max_length // 2), torch.Generator(source.device).manual_seed(0)
     true, onward = (step, 1) if settings.task == "copy" else (settings.max_length - 1 - step, -1)
     places = torch.arange(settings.max_length, device=source.device)
+    # More than two places away, and with a neighbour to be written next.
     far = ((places - (true - onward)).abs() > 2) & (places != (places[-1] if settings.task == "copy" else 0))
     once = (source[:, :, None] == source[:, None]).sum(dim=2) == 1  # (N, S)
     again = source == source[:, true - onward, None]  # the true previous symbol, elsewhere
@@ -772,13 +723,13 @@ def swap_test(model: Seq2Seq, settings: Settings) -> dict[str, float]:
             neighbour = (chosen + onward).clamp(0, settings.max_length - 1)
             found |= {"writes its neighbour": symbol == source.gather(1, neighbour[:, None])[:, 0]}
         found["writes the right one"] = symbol == target[:, step]
-        possible = candidates.any(dim=1)
+        possible = candidates.any(dim=1) & (settings.max_length > 1)
         shares |= {f"{name}: {what}": 100 * hits[possible].double().mean().item() for what, hits in found.items()}
     return shares
 
 
 def measure_alignment(settings: Settings) -> dict:
-    """Train; measure where the decoder looks, where it needs to look, and what a swapped-in symbol does to it."""
+    """Train, and see whether the picture is true: where the decoder looks, needs to look, and goes after a swap."""
     model, strings = build_model(settings), evaluation_strings(settings)
     list(train(model, settings))
     exact_match, shifts = evaluate(model, *strings, settings.task)
@@ -811,19 +762,15 @@ def draw_alignment(results: dict[str, list[dict]]) -> Figure:
     return figure
 
 
-def one_way(std: float, noise: float, **changes: object) -> dict[str, object]:
-    """Return the changes that make a model as it is usually written: a forward encoder with PyTorch's own gates."""
-    return {"encoder": "forward", "gates": "usual", "embedding_std": std, "noise": noise, **changes}
-
-
+USUAL = {"encoder": "forward", "gates": "usual", "embedding_std": 1.0, "noise": 0.0}  # as it is usually written
 ALIGNMENT = Experiment(
     {
-        **{f"forward, std 1, noise {noise:g}": one_way(1.0, noise) for noise in (0.0, 0.2, 0.5, 1.0)},
-        **{f"forward, std 0.2, noise {noise:g}": one_way(0.2, noise) for noise in (0.0, 0.2)},
-        "forward, std 1, noise 0, copying": one_way(1.0, 0.0, task="copy"),
-        "forward, std 1, noise 0, additive": one_way(1.0, 0.0, attention="additive"),
-        "forward, std 1, noise 0, forgetful": one_way(1.0, 0.0, gates="forgetful"),
-        "bidirectional, std 1, noise 0": one_way(1.0, 0.0, encoder="bidirectional"),
+        **{f"forward, std 1, noise {noise:g}": USUAL | {"noise": noise} for noise in (0.0, 0.2, 0.5, 1.0)},
+        **{f"forward, std 0.2, noise {n:g}": USUAL | {"embedding_std": 0.2, "noise": n} for n in (0.0, 0.2)},
+        "forward, std 1, noise 0, copying": USUAL | {"task": "copy"},
+        "forward, std 1, noise 0, additive": USUAL | {"attention": "additive"},
+        "forward, std 1, noise 0, forgetful": USUAL | {"gates": "forgetful"},
+        "bidirectional, std 1, noise 0": USUAL | {"encoder": "bidirectional"},
         "the default": {},
     },
     measure_alignment,
@@ -832,15 +779,13 @@ ALIGNMENT = Experiment(
 EXPERIMENTS = {"bottleneck": BOTTLENECK, "history": HISTORY, "alignment": ALIGNMENT}
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Command line
-# ---------------------------------------------------------------------------------------------------------------------
+# --- Command line ----------------------------------------------------------------------------------------------------
 
 
 def default_word(settings: Settings) -> str:
     """Return the word that is drawn where no --sequence is given."""
-    symbols = settings.alphabet * settings.max_length
-    return "attention" if set("attention") <= set(symbols) else symbols[: settings.max_length]
+    fits = set("attention") <= set(settings.alphabet) and settings.min_length <= 9 <= settings.max_length
+    return "attention" if fits else (settings.alphabet * settings.max_length)[: settings.max_length]
 
 
 def run(settings: Settings, word: str, folder: Path) -> None:
@@ -854,7 +799,7 @@ def run(settings: Settings, word: str, folder: Path) -> None:
         if step in moments or step % max(1, settings.steps // 16) == 0:
             written = write(model, word, settings)
             print(f"step {step} of {settings.steps}  loss {loss:.4f}  {word} -> {written.output}", flush=True)
-            snapshots |= {step: written} if step in moments else {}
+            snapshots |= {step: written} if step in moments and model.decoder.score else {}
     exact_match, shifts = evaluate(model, *evaluation_strings(settings), settings.task)
     if shifts:
         text = f"{four_steps(model, word, settings)}\n\n{matrix_as_text(written)}"
@@ -868,7 +813,7 @@ def run(settings: Settings, word: str, folder: Path) -> None:
     save(draw_loss(losses, snapshots).savefig, folder / "pytorch_seq2seq_loss.png")
     if shifts:
         save(draw_attention(written).savefig, folder / "pytorch_attention_matrix.png")
-        save(partial(draw_decoding(written).save, writer=PillowWriter(fps=1)), folder / "pytorch_decoding.gif")
+        save(lambda at: draw_decoding(written).save(at, writer=PillowWriter(fps=1)), folder / "pytorch_decoding.gif")
 
 
 def run_experiment(name: str, settings: Settings, runs: int, folder: Path) -> None:
@@ -910,11 +855,11 @@ def parse_arguments(argv: list[str] | None) -> tuple[argparse.ArgumentParser, di
         "assets": Annotated[str, "where the figures go"],
     }
     assets = str(Path(__file__).resolve().parent / "assets")
-    defaults = {"sequence": "attention", "experiment": "no", "runs": "3; history: 5", "assets": assets}
+    defaults = {"sequence": "attention, if it fits", "experiment": "no", "runs": "3; history: 5", "assets": assets}
     for name, note in flags.items():
         kind, meaning, *allowed = get_args(note)
         options = {"choices": allowed} if kind is str and allowed else {"type": kind, "metavar": "VALUE"}
-        meaning += f" (default: {(defaults | Settings._field_defaults)[name]})"
+        meaning += f" (default: {(defaults | Settings._field_defaults)[name]})".replace("%", "%%")
         parser.add_argument(f"--{name.replace('_', '-')}", help=meaning, **options)
     given = vars(parser.parse_args(argv))
 
@@ -951,10 +896,9 @@ def parse_arguments(argv: list[str] | None) -> tuple[argparse.ArgumentParser, di
 
 def main(argv: list[str] | None = None) -> None:
     """Run the script with the command line `argv`; a failure ends it with one line and the exit status."""
-    torch.set_num_threads(1)  # the matrices are too small to share: two threads would mostly wait for each other
     parser, given, settings = parse_arguments(argv)
     try:
-        folder = Path(given["assets"] or os.devnull)
+        folder = Path(given["assets"] or f"{os.devnull}/")
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
@@ -964,6 +908,7 @@ def main(argv: list[str] | None = None) -> None:
             name = given["experiment"]
             run_experiment(name, settings, given.get("runs", EXPERIMENTS[name].runs), folder)
         else:
+            prepare_process()
             run(settings, given["sequence"], folder)
         sys.stdout.flush()
         return

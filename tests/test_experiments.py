@@ -152,7 +152,7 @@ def one_result(seq2seq: ModuleType, **numbers: object) -> dict:
     weights = np.eye(3)[::-1]
     swap = {f"swap: {name}": 25.0 for name in ("stays", "one right", "on that symbol", "next to it")}
     lengths = {"by length": {1: 100.0, 2: 50.0}, "beyond": {3: 0.0}, "steps": 400}
-    written = seq2seq.Written("abc", "cba", weights, [2, 1, 0])
+    written = seq2seq.Written("abc", "cba", list("cba"), weights, [2, 1, 0])
     return {"written": written, "curve": [(0, 0, 0), (10, 1.5, 60.0)], **lengths, **swap, **numbers}
 
 

@@ -12,7 +12,7 @@ from torch import nn
 
 def written(seq2seq: ModuleType, word: str, output: str, weights: np.ndarray) -> tuple:
     """Return what a model might have made of a word when reversing."""
-    return seq2seq.Written(word, output, weights, list(range(len(word)))[::-1])
+    return seq2seq.Written(word, output, [*output, "EOS"], weights, list(range(len(word)))[::-1])
 
 
 @pytest.fixture
@@ -31,11 +31,11 @@ def test_a_word_is_written_as_the_decoder_says_and_eos_gets_a_row(seq2seq: Modul
     with torch.no_grad():
         model.decoder.W_s.bias.copy_(bias)
     result = seq2seq.write(model, "xy", settings)
-    assert result.output == "zzzzz" and result.rows() == list("zzzzz"), "it ends at twice the length and one"
+    assert result.output == "zzzzz" and result.labels == list("zzzzz"), "it ends at twice the length and one"
     with torch.no_grad():
         model.decoder.W_s.bias[seq2seq.EOS] = 99.0
     result = seq2seq.write(model, "xy", settings)
-    assert result.output == "" and result.rows() == ["EOS"] and result.weights.shape == (1, 2)
+    assert result.output == "" and result.labels == ["EOS"] and result.weights.shape == (1, 2)
     assert result.places == [1, 0]
 
 

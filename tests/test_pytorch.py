@@ -175,27 +175,29 @@ def test_one_call_equals_step_by_step(seq2seq: ModuleType, any_model: nn.Module,
 
 
 def test_with_teacher_forcing_a_step_reads_the_true_previous_symbol(
-    seq2seq: ModuleType, model: nn.Module, batch: tuple[Tensor, Tensor]
+    seq2seq: ModuleType, settings: tuple, model: nn.Module, batch: tuple[Tensor, Tensor]
 ) -> None:
     target = seq2seq.make_targets(*batch, "reverse")
     assert torch.equal(seq2seq.previous_tokens(target)[:, 1:], target[:, :-1])
     assert (seq2seq.previous_tokens(target)[:, 0] == seq2seq.SOS).all()
     expected, _ = model(*batch, seq2seq.previous_tokens(target))
     for ratio in (1, math.nextafter(1, 0)):  # in one call, and one by one
-        torch.testing.assert_close(seq2seq.training_logits(model, *batch, target, ratio), expected, atol=1e-5, rtol=0)
+        logits = seq2seq.training_logits(model, *batch, target, settings._replace(teacher_forcing=ratio, noise=0))
+        torch.testing.assert_close(logits, expected, atol=1e-5, rtol=0)
 
 
 def test_without_teacher_forcing_training_reads_what_greedy_decoding_writes(
-    seq2seq: ModuleType, any_model: nn.Module, batch: tuple[Tensor, Tensor]
+    seq2seq: ModuleType, settings: tuple, any_model: nn.Module, batch: tuple[Tensor, Tensor]
 ) -> None:
     with torch.no_grad():  # an untrained model that would write PAD and SOS, if it could
         any_model.decoder.W_s.bias[: seq2seq.EOS] += 10
     target = seq2seq.make_targets(*batch, "reverse")
-    logits = seq2seq.training_logits(any_model, *batch, target, 0)
+    settings = settings._replace(teacher_forcing=0, noise=0)
+    logits = seq2seq.training_logits(any_model, *batch, target, settings)
     tokens, _ = seq2seq.greedy_decode(any_model, *batch, max_steps=target.size(1))
     own = seq2seq.most_probable(logits)[:, : tokens.size(1)]
     assert torch.equal(own[tokens != seq2seq.PAD], tokens[tokens != seq2seq.PAD])
-    torch.testing.assert_close(seq2seq.training_logits(any_model, *batch, target.flip(0), 0), logits)
+    torch.testing.assert_close(seq2seq.training_logits(any_model, *batch, target.flip(0), settings), logits)
 
 
 @pytest.mark.parametrize("ratio", [1, 0.5, 0])
@@ -207,7 +209,8 @@ def test_a_step_reads_the_true_symbol_its_own_or_noise_in_the_given_shares(
     with torch.no_grad():
         model.decoder.W_s.bias[seq2seq.EOS] = -1e9  # the model writes nothing but symbols
     model.decoder.register_forward_hook(lambda _, inputs, __: read.append(inputs[0]))
-    logits = seq2seq.training_logits(model, source, lengths, target, ratio, noise=0.3)
+    settings = settings._replace(teacher_forcing=ratio, noise=0.3)
+    logits = seq2seq.training_logits(model, source, lengths, target, settings)
     tokens, own, true = torch.cat(read, dim=1)[:, 1:], seq2seq.most_probable(logits)[:, :-1], target[:, :-1]
     differ = own != true
     share = {"true": (tokens == true)[differ].double().mean(), "own": (tokens == own)[differ].double().mean()}
@@ -225,7 +228,7 @@ def test_the_loss_ignores_padding(seq2seq: ModuleType, settings: tuple, monkeypa
     source, lengths = seq2seq.sample_sources(7, settings, torch.Generator().manual_seed(2**32 - 1))
     target = seq2seq.make_targets(source, lengths, "reverse")
     assert (target == seq2seq.PAD).any()
-    logits = seq2seq.training_logits(model, source, lengths, target)
+    logits, _ = model(source, lengths, seq2seq.previous_tokens(target))
     terms = [
         -logits[b, t].log_softmax(-1)[target[b, t]].item()
         for b, length in enumerate(lengths.tolist())
