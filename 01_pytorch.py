@@ -201,7 +201,7 @@ class AttnDecoderRNN(nn.Module):
         return self.final_output(context, query), hidden, weights
 
     def final_output(self, context: Tensor, query: Tensor) -> Tensor:
-        """Combine what was found with what was asked, (B, T, H) each (Luong et al. 2015, equations 5 and 6, plus biases).
+        """Combine what was found with what was asked, both (B, T, H): Luong et al. 2015, equations 5 and 6, with biases.
 
         Returns logits (B, T, vocabulary), what stands before the softmax in p(y_t | y_<t, x).
         """
@@ -220,7 +220,7 @@ class Seq2Seq(nn.Module):
         self.decoder = AttnDecoderRNN(embedding, settings)
 
     def forward(self, source: Tensor, lengths: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Encode `source` (B, S), read the previous symbols `tokens` (B, T); return the decoder's logits and weights."""
+        """Encode `source` (B, S), read previous symbols, `tokens` (B, T); return the decoder's logits and weights."""
         keys, hidden = self.encoder(source, lengths)
         logits, _, weights = self.decoder(tokens, hidden, keys, source != PAD)
         return logits, weights
