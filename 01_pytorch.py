@@ -201,7 +201,7 @@ class AttnDecoderRNN(nn.Module):
         return self.final_output(context, query), hidden, weights
 
     def final_output(self, context: Tensor, query: Tensor) -> Tensor:
-        """Combine what was found with what was asked, both (B, T, H): Luong et al. 2015, equations 5 and 6, with biases.
+        """Combine what was found with what was asked, both (B, T, H): Luong et al. 2015, equations 5, 6, with biases.
 
         Returns logits (B, T, vocabulary), what stands before the softmax in p(y_t | y_<t, x).
         """
@@ -583,7 +583,7 @@ def draw_bottleneck(results: dict[str, list[dict]]) -> Figure:
     edge = max(runs[0]["by length"]) + 0.5
     for model, axes in panels.items():
         axes.axvspan(edge, lengths[-1] + 0.5, color="0.88")
-        axes.text((edge + lengths[-1] + 0.5) / 2, 99, "never\ntrained", ha="center", va="top", size=9)
+        axes.text(lengths[-1] + 0.3, 99, "never trained", rotation=90, ha="right", va="top", size=9)
         axes.set_title(model, size=10)
         axes.set(ylim=(-3, 103), xlim=(lengths[0] - 0.5, lengths[-1] + 0.5))
         axes.set(xlabel="source length (symbols)", ylabel="exact match (%)")

@@ -170,7 +170,7 @@ def test_the_figures_show_medians_ranges_and_untrained_lengths(seq2seq: ModuleTy
     panels = seq2seq.draw_bottleneck({row: [one_result(seq2seq)] for row in seq2seq.BOTTLENECK.rows}).axes
     for panel in panels:
         assert panel.lines[0].get_xydata().tolist() == [[1, 100], [2, 50], [3, 0]]
-        assert np.ravel(panel.patches[0].get_xy())[0] == 2.5 and panel.texts[0].get_text() == "never\ntrained"
+        assert np.ravel(panel.patches[0].get_xy())[0] == 2.5 and panel.texts[0].get_text() == "never trained"
 
     axes = seq2seq.draw_alignment(dict.fromkeys(seq2seq.ALIGNMENT.rows, runs)).axes
     assert axes[0].get_title() == "forward, std 1, noise 0" and axes[2].get_title() == "the default"
