@@ -216,8 +216,10 @@ def main(argv: list[str] | None = None) -> None:
     assets = Path(__file__).resolve().parent / "assets"
     parser.add_argument("--assets", default=assets, metavar="DIR", help="where the figure goes (default: %(default)s)")
     args = parser.parse_args(argv)
+    if not args.assets:
+        parser.error("argument --assets: expected one argument")
     try:
-        folder = Path(args.assets or "/dev/null/empty")
+        folder = Path(args.assets)
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:

@@ -870,7 +870,7 @@ def parse_arguments(argv: list[str] | None) -> tuple[argparse.ArgumentParser, di
     chosen = {"sequence", *(name for changes in rows for name in changes)} if rows else {"runs"}
     for name, value in given.items():
         kind, _, *allowed = get_args(flags[name])
-        if value == []:  # --steps=-- before Python 3.13
+        if value in ([], ""):  # argparse before Python 3.13 makes [] of --steps=--
             refuse(name, "expected one argument")
         if name in chosen:
             refuse(name, "an experiment chooses it" if rows else "it takes an --experiment")
@@ -898,7 +898,7 @@ def main(argv: list[str] | None = None) -> None:
     """Run the script with the command line `argv`; a failure ends it with one line and the exit status."""
     parser, given, settings = parse_arguments(argv)
     try:
-        folder = Path(given["assets"] or f"{os.devnull}/")
+        folder = Path(given["assets"])
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
