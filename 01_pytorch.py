@@ -445,7 +445,8 @@ def draw_attention(written: Written) -> Figure:
     figure = Figure(figsize=(8, 7), dpi=150, layout="constrained")
     axes = figure.subplots()
     figure.colorbar(draw_matrix(axes, written), label="attention weight")
-    axes.set_title("Where the decoder looks (rings: where the symbols come from)", size=11)
+    rings = " (rings: where the symbols come from)" if len(written.word) <= READABLE else ""
+    axes.set_title(f"Where the decoder looks{rings}", size=11)
     return figure
 
 
