@@ -60,7 +60,6 @@ class Settings(NamedTuple):
 PAD, SOS, EOS = 0, 1, 2  # padding, start of sequence, end of sequence: tokens of their own
 FIRST_SYMBOL = 3  # token FIRST_SYMBOL + i stands for symbol i of the alphabet
 SHIFTS = (-2, -1, 0, 1, 2)  # columns from the true source position to the largest weight, left to right
-READABLE = 36  # symbols of a word that fit on a terminal's line, or beside an axis
 
 
 def sample_sources(count: int, settings: Settings, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -419,23 +418,23 @@ def four_steps(model: Seq2Seq, word: str, settings: Settings) -> str:
     return "\n".join(lines)
 
 
-def draw_matrix(axes: Axes, written: Written, rows: int = sys.maxsize) -> AxesImage:
+def draw_matrix(axes: Axes, written: Written, rows: int = sys.maxsize, readable: int = 40) -> AxesImage:
     """Draw the weights, (T, S), or their first `rows`: a row for each output symbol, a column for each source symbol.
 
-    A ring marks where each symbol comes from, so that a picture one column off is seen to be. A word that is too long
-    for its symbols to be read has positions in their place, and no rings.
+    A ring marks where each symbol comes from, so that a picture one column off is seen to be. A word of more than
+    `readable` symbols has positions in their place, and no rings.
     """
     word, labels = written.word, written.labels
     shown = np.where(np.arange(len(labels))[:, None] < rows, written.weights, math.nan)
     image = axes.imshow(shown, cmap="viridis", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
     axes.set(autoscale_on=False, xlabel="source symbol", ylabel="output symbol")
-    if len(word) <= READABLE:
-        places = written.places[:rows]
+    if len(word) <= readable:
+        places = written.places[: min(rows, len(written.output))]
         for color, width in (("white", 3.5), ("tab:red", 1.5)):
             ring = {"markeredgecolor": color, "markeredgewidth": width, "markersize": min(10, 240 / len(word))}
             axes.plot(places, range(len(places)), "o", markerfacecolor="none", **ring)
         axes.set_xticks(range(len(word)), list(word), parse_math=False)
-    if len(labels) <= READABLE + 1:
+    if len(labels) <= readable + 1:
         axes.set_yticks(range(len(labels)), [*labels[:rows], *[""] * (len(labels) - rows)], parse_math=False)
     return image
 
@@ -445,13 +444,12 @@ def draw_attention(written: Written) -> Figure:
     figure = Figure(figsize=(8, 7), dpi=150, layout="constrained")
     axes = figure.subplots()
     figure.colorbar(draw_matrix(axes, written), label="attention weight")
-    rings = " (rings: where the symbols come from)" if len(written.word) <= READABLE else ""
-    axes.set_title(f"Where the decoder looks{rings}", size=11)
+    axes.set_title("Where the decoder looks" + " (rings: where the symbols come from)" * bool(axes.lines), size=11)
     return figure
 
 
 def draw_decoding(written: Written) -> FuncAnimation:
-    """Animate how the decoder writes the word, a symbol a frame, or some at once if they are many; rest at the end."""
+    """Animate how the decoder writes the word, some symbols a frame if they are many, after a rest on the whole."""
     figure = Figure(figsize=(8, 3.6), dpi=100, layout="constrained")
     bars, matrix = figure.subplots(1, 2)
     figure.colorbar(draw_matrix(matrix, written), label="attention weight")
@@ -460,15 +458,18 @@ def draw_decoding(written: Written) -> FuncAnimation:
     def draw_frame(rows: int) -> None:
         bars.clear()
         matrix.clear()
-        draw_matrix(matrix, written, rows)
+        draw_matrix(matrix, written, rows, readable=20)
         weights = written.weights[rows - 1] if rows else np.zeros(len(written.word))
         bars.bar(range(len(written.word)), weights, color="#E69F00")
         bars.set(ylim=(0, 1), xlabel="source symbol", ylabel="attention weight", xlim=matrix.get_xlim())
-        if len(written.word) <= READABLE:
+        if len(written.word) <= 20:
             bars.set_xticks(range(len(written.word)), list(written.word), parse_math=False)
         bars.set_title("writes: " + " ".join(written.labels[:rows][-14:]), loc="left", size=12, parse_math=False)
 
-    return FuncAnimation(figure, draw_frame, frames=[*frames, frames[-1], frames[-1]])
+    draw_frame(frames[-1])
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # what is laid out for the last frame stays where it is in all
+    return FuncAnimation(figure, draw_frame, frames=[*[frames[-1]] * 3, *frames[:-1]])
 
 
 def draw_loss(losses: list[float], snapshots: dict[int, Written]) -> Figure:
@@ -485,7 +486,7 @@ def draw_loss(losses: list[float], snapshots: dict[int, Written]) -> Figure:
     panels = above.subplots(1, len(snapshots), squeeze=False)[0]
     for letter, panel, (step, written) in zip("ABCDEF", panels, snapshots.items(), strict=False):
         axes.plot(step, losses[step - 1], "o", color="black")
-        axes.annotate(letter, (step, losses[step - 1]), (4, 4), textcoords="offset points", size=11)
+        axes.annotate(letter, (step, losses[step - 1]), (-11, -13), textcoords="offset points", size=11)
         image = draw_matrix(panel, written._replace(places=[]))
         panel.set(xticks=[], yticks=[], ylabel="")
         panel.set_title(f"{letter}: step {step}", size=10)
@@ -579,7 +580,7 @@ def draw_bottleneck(results: dict[str, list[dict]]) -> Figure:
         i, axes = budgets.index(runs[0]["steps"]), panels[row.rsplit(",", 1)[0]]
         curves = [{**run["by length"], **run["beyond"]} for run in runs]
         lengths, exact = list(curves[0]), np.median([list(curve.values()) for curve in curves], axis=0)
-        look = {"color": colormaps["viridis_r"](0.1 + 0.9 * i / len(budgets)), "marker": "os^vDP*X"[i], "markersize": 4}
+        look = {"color": colormaps["viridis_r"](0.2 + 0.8 * i / len(budgets)), "marker": "os^vDP*X"[i], "markersize": 4}
         (drawn[budgets[i]],) = axes.plot(lengths, exact, label=f"{budgets[i]} steps", **look)
     edge = max(runs[0]["by length"]) + 0.5
     for model, axes in panels.items():
@@ -718,7 +719,7 @@ def swap_test(model: Seq2Seq, settings: Settings) -> dict[str, float]:
         tokens[:, step] = chosen if name == "control" else source.gather(1, chosen[:, None])[:, 0]
         logits, weights = model(source, lengths, tokens)
         column, symbol = weights[:, step].argmax(dim=-1), most_probable(logits[:, step])
-        found = {"stays": column == true, "one right": column == true + 1}
+        found = {"stays": column == true, "one column right": column == true + 1}
         if name != "control":
             found |= {"on that symbol": column == chosen, "next to it": column == chosen + onward}
             neighbour = (chosen + onward).clamp(0, settings.max_length - 1)
@@ -738,7 +739,7 @@ def measure_alignment(settings: Settings) -> dict:
         "exact match": exact_match,
         **{f"{k:+d}" if k else "true column": share for k, share in zip(SHIFTS, shifts, strict=True)},
         "exact, all weight on true": exact_match_looking(model, *strings, settings.task, 0),
-        "on +1": exact_match_looking(model, *strings, settings.task, 1),
+        "exact, all on +1": exact_match_looking(model, *strings, settings.task, 1),
         **swap_test(model, settings),
         "written": write(model, default_word(settings), settings),
     }
@@ -748,7 +749,7 @@ def draw_alignment(results: dict[str, list[dict]]) -> Figure:
     """Draw the matrix of a word for three models, and below each where it looks after a swap: median and runs."""
     figure = Figure(figsize=(8, 6), dpi=150, layout="constrained")
     above, below = figure.subplots(2, 3, height_ratios=[3, 2])
-    names = ["stays", "one right", "on that symbol", "next to it"]
+    names = ["stays", "one column right", "on that symbol", "next to it"]
     drawn = ("forward, std 1, noise 0", "forward, std 1, noise 1", "the default")
     for matrix, axes, row in zip(above, below, drawn, strict=True):
         image = draw_matrix(matrix, results[row][0]["written"])
@@ -804,7 +805,7 @@ def run(settings: Settings, word: str, folder: Path) -> None:
     exact_match, shifts = evaluate(model, *evaluation_strings(settings), settings.task)
     if shifts:
         text = f"{four_steps(model, word, settings)}\n\n{matrix_as_text(written)}"
-        print(f"\n{text if len(word) <= READABLE else 'This word is too long to be shown here: see the figure.'}\n")
+        print(f"\n{text if len(word) < 38 else 'The word is too long for 80 columns: see the figure.'}\n")
     if not settings.min_length <= len(word) <= settings.max_length:
         print(f"{word} has {len(word)} symbols: a length that this model was not trained on")
     print(f"exact match: {exact_match:.2f}% ({round(20 * exact_match)} of 2000 strings)")

@@ -92,7 +92,14 @@ def test_the_swap_test_tells_looking_up_from_counting(seq2seq: ModuleType, monke
 
     settings, strings = seq2seq.Settings(), seq2seq.evaluation_strings
     monkeypatch.setattr(seq2seq, "evaluation_strings", lambda settings: strings(settings, 100))
-    names = ["stays", "one right", "on that symbol", "next to it", "writes its neighbour", "writes the right one"]
+    names = [
+        "stays",
+        "one column right",
+        "on that symbol",
+        "next to it",
+        "writes its neighbour",
+        "writes the right one",
+    ]
     for choose, neighbour, swap, control in (
         (look_up, -1, [0, 0, 100, 0, 100, None], [0, 0, 0]),
         (look_up_next, 0, [0, 0, 0, 100, 100, None], [0, 0, 0]),
@@ -150,7 +157,7 @@ def test_all_weight_on_a_column_is_what_a_score_that_chooses_it_gives(seq2seq: M
 def one_result(seq2seq: ModuleType, **numbers: object) -> dict:
     """Return made-up measurements that serve every experiment's figure."""
     weights = np.eye(3)[::-1]
-    swap = {f"swap: {name}": 25.0 for name in ("stays", "one right", "on that symbol", "next to it")}
+    swap = {f"swap: {name}": 25.0 for name in ("stays", "one column right", "on that symbol", "next to it")}
     lengths = {"by length": {1: 100.0, 2: 50.0}, "beyond": {3: 0.0}, "steps": 400}
     written = seq2seq.Written("abc", "cba", list("cba"), weights, [2, 1, 0])
     return {"written": written, "curve": [(0, 0, 0), (10, 1.5, 60.0)], **lengths, **swap, **numbers}

@@ -47,6 +47,7 @@ def test_the_matrix_shows_the_weights_with_symbols_and_rings(seq2seq: ModuleType
     assert [label.get_text() for label in axes.get_yticklabels()] == ["b", "$", "a", "EOS"]
     assert axes.get_ylim() == (3.5, -0.5), "the first output symbol is at the top"
     white, red = axes.lines
+    assert "rings" in axes.get_title()
     assert white.get_xydata().tolist() == red.get_xydata().tolist() == [[2, 0], [1, 1], [0, 2]]
 
 
@@ -67,7 +68,7 @@ def test_the_animation_fills_the_matrix_row_by_row(seq2seq: ModuleType, reversed
     animation = seq2seq.draw_decoding(reversed_word)
     bars, matrix, _ = animation._fig.axes
     frames = list(animation.new_frame_seq())
-    assert frames == [0, 1, 2, 3, 4, 4, 4], "it rests on the whole picture"
+    assert frames == [4, 4, 4, 0, 1, 2, 3], "it rests on the whole picture"
     for rows in frames:
         animation._func(rows)
         image = np.ma.filled(matrix.images[0].get_array(), np.nan)
