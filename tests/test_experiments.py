@@ -130,6 +130,9 @@ def test_the_default_model_counts_uses_what_it_looks_at_and_is_lost_without(
 ) -> None:
     settings = seq2seq.Settings()
     shares = seq2seq.swap_test(trained, settings)
+    source, lengths = seq2seq.evaluation_strings(settings._replace(min_length=16))
+    _, weights = trained(source, lengths, torch.randint(seq2seq.FIRST_SYMBOL, 29, source.shape))
+    assert (weights.argmax(dim=-1) == torch.arange(15, -1, -1)).double().mean() > 0.95, "whatever it reads"
     assert shares["swap: stays"] > 95 and shares["control: writes the right one"] > 95
     exact = {
         shift: seq2seq.exact_match_looking(trained, *seq2seq.evaluation_strings(settings), "reverse", shift)

@@ -38,7 +38,9 @@ def test_every_figure_is_shown_described_and_committed() -> None:
     described = re.findall(r"!\[[^\]]{20,}\]\((assets/[^)]+)\)", README) + re.findall(
         r'<img src="([^"]+)".* alt="[^"]{20,}"', README
     )
-    assert shown - set(described) == {"assets/pytorch_attention_matrix.png"}, "named beside a figure that shows it, too"
+    assert shown - set(described) == {"assets/pytorch_attention_matrix.png"}, (
+        "linked beside a figure that shows it, too"
+    )
     if shutil.which("git") and (ROOT / ".git").exists():
         listed = subprocess.run(["git", "ls-files", *shown], cwd=ROOT, capture_output=True, text=True, check=True)
         assert set(listed.stdout.split()) == shown
