@@ -131,7 +131,8 @@ def test_the_default_model_counts_uses_what_it_looks_at_and_is_lost_without(
     settings = seq2seq.Settings()
     shares = seq2seq.swap_test(trained, settings)
     source, lengths = seq2seq.evaluation_strings(settings._replace(min_length=16))
-    _, weights = trained(source, lengths, torch.randint(seq2seq.FIRST_SYMBOL, 29, source.shape))
+    read = seq2seq.previous_tokens(torch.randint(seq2seq.FIRST_SYMBOL, 29, source.shape))
+    _, weights = trained(source, lengths, read)
     assert (weights.argmax(dim=-1) == torch.arange(15, -1, -1)).double().mean() > 0.95, "whatever it reads"
     assert shares["swap: stays"] > 95 and shares["control: writes the right one"] > 95
     exact = {

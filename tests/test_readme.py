@@ -77,7 +77,7 @@ def test_every_line_of_code_quoted_and_every_name_is_in_the_scripts() -> None:
 def test_the_numbers_of_the_worked_example_are_those_that_the_script_prints(scratch: ModuleType) -> None:
     section = README[README.index("## 4.") : README.index("## 5.")]
     printed = set(re.findall(r"-?\d+\.\d+", scratch.report(scratch.worked_example())))
-    told = set(re.findall(r"\d+\.\d{2,}", section))
+    told = set(re.findall(r"\d+\.\d{2,}", re.sub(r"\$`[^`]+`\$", "", section)))
     assert len(told) > 5 and told <= printed
 
 
