@@ -237,8 +237,8 @@ def build_model(settings: Settings) -> Seq2Seq:
 def with_noise(tokens: Tensor, noise: float, vocabulary: int) -> Tensor:
     """Replace each symbol, with probability `noise`, by a random one (Xie et al. 2017); PAD, SOS and EOS stay.
 
-    A decoder that can trust the previous symbol may find its place by looking for it, and is lost where symbols repeat.
-    One that cannot has to count.
+    A decoder that can trust the previous symbol may find its place by looking for it, and err where symbols repeat. One
+    that cannot has to count.
     """
     replaced = (torch.rand(tokens.shape, device=tokens.device) < noise) & (tokens >= FIRST_SYMBOL)
     return torch.where(replaced, torch.randint_like(tokens, FIRST_SYMBOL, vocabulary), tokens)
