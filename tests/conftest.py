@@ -5,7 +5,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
@@ -13,6 +12,7 @@ from torch import nn
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # where the processes of an experiment look, too
+scratch, seq2seq = importlib.import_module("00_scratch"), importlib.import_module("01_pytorch")
 torch.set_num_threads(1)  # as the script does, so that tests run well beside other work
 
 SMALL = {"alphabet": "abcdef", "max_length": 9, "hidden_size": 8, "embedding_size": 5, "steps": 2, "batch_size": 4}
@@ -20,19 +20,7 @@ TINY = [word for name, value in SMALL.items() for word in (f"--{name.replace('_'
 
 
 @pytest.fixture(scope="session")
-def scratch() -> ModuleType:
-    """Return 00_scratch.py."""
-    return importlib.import_module("00_scratch")
-
-
-@pytest.fixture(scope="session")
-def seq2seq() -> ModuleType:
-    """Return 01_pytorch.py."""
-    return importlib.import_module("01_pytorch")
-
-
-@pytest.fixture(scope="session")
-def trained(seq2seq: ModuleType) -> nn.Module:
+def trained() -> nn.Module:
     """Return the model of the default run."""
     model = seq2seq.build_model(seq2seq.Settings())
     list(seq2seq.train(model, seq2seq.Settings()))

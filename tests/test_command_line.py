@@ -12,7 +12,7 @@ from types import ModuleType
 import matplotlib.image
 import numpy as np
 import pytest
-from conftest import ROOT, TINY
+from conftest import ROOT, TINY, scratch, seq2seq
 
 SCRATCH, SEQ2SEQ = "00_scratch.py", "01_pytorch.py"
 FIGURES = {
@@ -54,7 +54,7 @@ def test_a_script_prints_and_draws_the_same_each_time_wherever_it_runs(
 
 
 def test_a_run_shows_its_progress_and_ends_with_the_summary(
-    seq2seq: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     snapshots = {}
     draw_loss = seq2seq.draw_loss
@@ -73,9 +73,7 @@ def test_a_run_shows_its_progress_and_ends_with_the_summary(
     assert re.fullmatch(r"training time: \d+\.\d s", summary[2])
 
 
-def test_a_snapshot_is_what_the_model_writes_at_that_step(
-    seq2seq: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
+def test_a_snapshot_is_what_the_model_writes_at_that_step(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     settings = seq2seq.Settings(alphabet="abcdef", max_length=5, steps=20)
     seq2seq.run(settings, "decade", tmp_path)
     told = dict(re.findall(r"step (\d+) of .* -> (.*)", capsys.readouterr().out))
@@ -89,7 +87,7 @@ def test_a_snapshot_is_what_the_model_writes_at_that_step(
 
 
 def test_without_attention_there_is_no_matrix_and_the_old_one_stays(
-    seq2seq: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture
+    tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     (tmp_path / "pytorch_attention_matrix.png").write_bytes(b"old")
     seq2seq.main([*TINY, "--attention", "none", "--assets", str(tmp_path)])
@@ -98,9 +96,7 @@ def test_without_attention_there_is_no_matrix_and_the_old_one_stays(
     assert (tmp_path / "pytorch_attention_matrix.png").read_bytes() == b"old"
 
 
-def test_every_flag_arrives_in_the_settings_and_each_tells_its_default(
-    seq2seq: ModuleType, capsys: pytest.CaptureFixture
-) -> None:
+def test_every_flag_arrives_in_the_settings_and_each_tells_its_default(capsys: pytest.CaptureFixture) -> None:
     assert seq2seq.parse_arguments([])[2] == seq2seq.Settings()
     values = {"task": "copy", "alphabet": "xyz", "min_length": 2, "max_length": 8, "encoder": "forward"}
     values |= {"gates": "usual", "attention": "additive", "hidden_size": 6, "embedding_size": 4, "seed": 2**32 - 1}
@@ -115,22 +111,10 @@ def test_every_flag_arrives_in_the_settings_and_each_tells_its_default(
     assert "None" not in told
 
 
-WHOLE = [
-    "--steps",
-    "--batch-size",
-    "--hidden-size",
-    "--embedding-size",
-    "--min-length",
-    "--max-length",
-    "--seed",
-    "--runs",
-]
+WHOLE = "--steps --batch-size --hidden-size --embedding-size --min-length --max-length --seed --runs".split()  # noqa: SIM905
+SHARES = "--lr --teacher-forcing --noise --embedding-std".split()  # noqa: SIM905
 BAD = [(flag, value) for flag in WHOLE for value in ("-1", "1.5", "9" * 5000, "", "many", "--")]
-BAD += [
-    (flag, value)
-    for flag in ("--lr", "--teacher-forcing", "--noise", "--embedding-std")
-    for value in ("-1", "nan", "inf", "x")
-]
+BAD += [(flag, value) for flag in SHARES for value in ("-1", "nan", "inf", "x")]
 BAD += [(flag, "general") for flag in ("--attention", "--encoder", "--task", "--gates", "--experiment", "--device")]
 BAD += [("--alphabet", value) for value in ("", "a", "aba", "ab c", "ab\n", "abé")]
 BAD += [("--sequence", value) for value in ("", "Hello", "a b", "a" * 513)]
@@ -139,7 +123,7 @@ BAD += [("--hidden-size", "63"), ("--min-length", "17"), ("--seed", str(2**32)),
 
 @pytest.mark.parametrize(("flag", "value"), BAD, ids=lambda text: ascii(text)[:30])
 def test_a_bad_value_is_refused_by_name_before_anything_is_written(
-    seq2seq: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture, flag: str, value: str
+    tmp_path: Path, capsys: pytest.CaptureFixture, flag: str, value: str
 ) -> None:
     with pytest.raises(SystemExit) as stopped:
         seq2seq.main([f"{flag}={value}", "--assets", str(tmp_path / "figures")])
@@ -150,22 +134,20 @@ def test_a_bad_value_is_refused_by_name_before_anything_is_written(
 
 
 @pytest.mark.parametrize("flag", ["--sequence=abc", "--noise=0.5", "--attention=none", "--lr=0.1"])
-def test_an_experiment_refuses_what_it_chooses_itself(
-    seq2seq: ModuleType, capsys: pytest.CaptureFixture, flag: str
-) -> None:
+def test_an_experiment_refuses_what_it_chooses_itself(capsys: pytest.CaptureFixture, flag: str) -> None:
     with pytest.raises(SystemExit) as stopped:
         seq2seq.main(["--experiment", "history", flag])
     assert stopped.value.code == 2 and f"argument {flag.split('=')[0]}: " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["", "a_file", "a_file/below"])
-@pytest.mark.parametrize("script", ["scratch", "seq2seq"])
+@pytest.mark.parametrize("script", [scratch, seq2seq])
 def test_a_folder_that_cannot_be_written_is_refused(
-    request: pytest.FixtureRequest, tmp_path: Path, capsys: pytest.CaptureFixture, script: str, name: str
+    tmp_path: Path, capsys: pytest.CaptureFixture, script: ModuleType, name: str
 ) -> None:
     (tmp_path / "a_file").write_text("here first")
     with pytest.raises(SystemExit) as stopped:
-        request.getfixturevalue(script).main(["--assets", name and str(tmp_path / name)])
+        script.main(["--assets", name and str(tmp_path / name)])
     assert stopped.value.code == 2 and "argument --assets: " in capsys.readouterr().err
 
 
@@ -204,28 +186,29 @@ def test_an_interrupted_run_ends_at_once_with_all_its_processes_and_leaves_the_f
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == dict.fromkeys(FIGURES[SEQ2SEQ], b"old")
 
 
-@pytest.mark.parametrize("script", ["scratch", "seq2seq"])
+@pytest.mark.parametrize(
+    ("script", "name", "flags"),
+    [(scratch, "scratch_attention_weights.png", []), (seq2seq, "pytorch_seq2seq_loss.png", TINY)],
+)
 def test_a_write_that_fails_keeps_the_old_figure_and_says_why(
-    request: pytest.FixtureRequest,
     tmp_path: Path,
     capsys: pytest.CaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
-    script: str,
+    script: ModuleType,
+    name: str,
+    flags: list[str],
 ) -> None:
-    module, figure = (
-        request.getfixturevalue(script),
-        tmp_path / ("scratch_attention_weights.png" if script == "scratch" else "pytorch_seq2seq_loss.png"),
-    )
+    figure = tmp_path / name
     figure.write_bytes(b"old")
 
     def full_disk(figure: object, path: Path) -> None:
         path.write_bytes(b"half a fig")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(module.Figure, "savefig", full_disk)
+    monkeypatch.setattr(script.Figure, "savefig", full_disk)
     monkeypatch.setattr(sys, "stdout", sys.stdout)
     with pytest.raises(SystemExit) as stopped:
-        module.main([*(TINY if script == "seq2seq" else []), "--assets", str(tmp_path)])
+        script.main([*flags, "--assets", str(tmp_path)])
     assert stopped.value.code == 1
     assert capsys.readouterr().err.endswith("error: [Errno 28] No space left on device\n")
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {figure.name: b"old"}
@@ -242,12 +225,7 @@ def test_a_write_that_fails_keeps_the_old_figure_and_says_why(
     ],
 )
 def test_a_failure_while_training_is_one_line_that_says_what_to_try(
-    seq2seq: ModuleType,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
-    raised: Exception,
-    advice: str,
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, raised: Exception, advice: str
 ) -> None:
     def fail(*_: object) -> None:
         raise raised
@@ -261,7 +239,7 @@ def test_a_failure_while_training_is_one_line_that_says_what_to_try(
 
 
 def test_an_experiment_prints_its_table_and_draws_its_figure(
-    seq2seq: ModuleType, run_script: Callable[..., subprocess.CompletedProcess], tmp_path: Path
+    run_script: Callable[..., subprocess.CompletedProcess], tmp_path: Path
 ) -> None:
     rows = len(seq2seq.ALIGNMENT.rows)
     tiny = ["--max-length", "6", "--steps", "10", "--batch-size", "2"]

@@ -2,12 +2,11 @@
 
 import math
 from collections.abc import Callable
-from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
-from conftest import SMALL
+from conftest import SMALL, seq2seq
 from torch import Tensor, nn
 
 
@@ -16,7 +15,7 @@ def tell(settings: tuple) -> dict:
     return settings._asdict()
 
 
-def test_a_row_changes_what_it_names_and_each_run_the_seed(seq2seq: ModuleType) -> None:
+def test_a_row_changes_what_it_names_and_each_run_the_seed() -> None:
     settings = seq2seq.Settings(**SMALL)._replace(seed=5)
     rows = {row: new for experiment in seq2seq.EXPERIMENTS.values() for row, new in experiment.rows.items()}
     runs = [(row, told) for row, _, told in seq2seq.run_rows(seq2seq.Experiment(rows, tell, None), settings, 2, 1)]
@@ -27,7 +26,7 @@ def test_a_row_changes_what_it_names_and_each_run_the_seed(seq2seq: ModuleType) 
     assert seq2seq.EXPERIMENTS["alignment"].rows["the default"] == {}
 
 
-def test_one_worker_and_two_measure_the_same(seq2seq: ModuleType) -> None:
+def test_one_worker_and_two_measure_the_same() -> None:
     rows = {"reading": {}, "blind": {"attention": "none"}, "copying": {"task": "copy"}}
     experiment = seq2seq.Experiment(rows, seq2seq.measure_bottleneck, seq2seq.draw_bottleneck)
     tables = []
@@ -51,11 +50,11 @@ def test_one_worker_and_two_measure_the_same(seq2seq: ModuleType) -> None:
         ([0.004, 0.0], "0"),
     ],
 )
-def test_a_cell_tells_the_median_and_the_range(seq2seq: ModuleType, values: list[float], told: str) -> None:
+def test_a_cell_tells_the_median_and_the_range(values: list[float], told: str) -> None:
     assert seq2seq.median_and_range(values) == told
 
 
-def test_a_table_has_a_line_for_each_row_and_a_column_for_each_number(seq2seq: ModuleType) -> None:
+def test_a_table_has_a_line_for_each_row_and_a_column_for_each_number() -> None:
     results = {"one": [{"x": 1.0, "curve": []}, {"x": 2.0, "curve": []}], "two": [{"x": 3, "curve": []}] * 2}
     assert seq2seq.markdown_table(results).splitlines() == [
         "| model | x |", "|---|--:|", "| one | 1.5 (1 to 2) |", "| two | 3 |"
@@ -80,7 +79,7 @@ def scripted(choose: Callable[[Tensor, int, int], int | None], neighbour: int) -
     return model
 
 
-def test_the_swap_test_tells_looking_up_from_counting(seq2seq: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_swap_test_tells_looking_up_from_counting(monkeypatch: pytest.MonkeyPatch) -> None:
     def look_up(source: Tensor, t: int, read: int) -> int | None:
         return next((place for place in range(16) if source[place] == read), None)
 
@@ -117,7 +116,7 @@ def test_the_swap_test_tells_looking_up_from_counting(seq2seq: ModuleType, monke
     assert 10 < repeat < 90, "one that goes by the symbol alone takes the first of two, which is often the wrong one"
 
 
-def test_the_swap_test_without_a_fitting_string_is_none(seq2seq: ModuleType) -> None:
+def test_the_swap_test_without_a_fitting_string_is_none() -> None:
     settings = seq2seq.Settings(alphabet="ab", steps=1)
     assert (
         seq2seq.median_and_range([seq2seq.swap_test(seq2seq.build_model(settings), settings)["control: stays"]])
@@ -125,9 +124,7 @@ def test_the_swap_test_without_a_fitting_string_is_none(seq2seq: ModuleType) -> 
     )
 
 
-def test_the_default_model_counts_uses_what_it_looks_at_and_is_lost_without(
-    seq2seq: ModuleType, trained: nn.Module
-) -> None:
+def test_the_default_model_counts_uses_what_it_looks_at_and_is_lost_without(trained: nn.Module) -> None:
     settings = seq2seq.Settings()
     shares = seq2seq.swap_test(trained, settings)
     source, lengths = seq2seq.evaluation_strings(settings._replace(min_length=16))
@@ -142,7 +139,7 @@ def test_the_default_model_counts_uses_what_it_looks_at_and_is_lost_without(
     assert exact[0] > 95 and exact[1] < 20 and exact[None] < 20
 
 
-def test_all_weight_on_a_column_is_what_a_score_that_chooses_it_gives(seq2seq: ModuleType) -> None:
+def test_all_weight_on_a_column_is_what_a_score_that_chooses_it_gives() -> None:
     settings = seq2seq.Settings(**SMALL)._replace(alphabet="ab", max_length=2, min_length=2, steps=80, batch_size=64)
     model = seq2seq.build_model(settings)
     list(seq2seq.train(model, settings))
@@ -158,7 +155,7 @@ def test_all_weight_on_a_column_is_what_a_score_that_chooses_it_gives(seq2seq: M
     assert seq2seq.evaluate(model, source, lengths, "reverse")[0] == pytest.approx(asked) and 0 < asked < 100
 
 
-def one_result(seq2seq: ModuleType, **numbers: object) -> dict:
+def one_result(**numbers: object) -> dict:
     """Return made-up measurements that serve every experiment's figure."""
     weights = np.eye(3)[::-1]
     swap = {f"swap: {name}": 25.0 for name in ("stays", "one column right", "on that symbol", "next to it")}
@@ -167,18 +164,15 @@ def one_result(seq2seq: ModuleType, **numbers: object) -> dict:
     return {"written": written, "curve": [(0, 0, 0), (10, 1.5, 60.0)], **lengths, **swap, **numbers}
 
 
-def test_the_figures_show_medians_ranges_and_untrained_lengths(seq2seq: ModuleType) -> None:
+def test_the_figures_show_medians_ranges_and_untrained_lengths() -> None:
     curves = ([(0, 0, 0), (10, 1.0, low), (20, 2.0, 100)] for low in (10, 20, 60))
-    runs = [
-        one_result(seq2seq, curve=curve, **{"swap: stays": share})
-        for curve, share in zip(curves, (5, 7, 90), strict=True)
-    ]
+    runs = [one_result(curve=curve, **{"swap: stays": share}) for curve, share in zip(curves, (5, 7, 90), strict=True)]
     by_step, by_second = seq2seq.draw_history(dict.fromkeys(seq2seq.HISTORY.rows, runs)).axes
     assert by_step.lines[0].get_xydata().tolist() == [[0, 0], [10, 20], [20, 100]]
     assert by_second.lines[0].get_xdata().tolist() == [0, 1, 2] and len(by_step.lines) == 5
     assert [60, 10] in [vertex.astype(int)[::-1].tolist() for vertex in by_step.collections[0].get_paths()[0].vertices]
 
-    panels = seq2seq.draw_bottleneck({row: [one_result(seq2seq)] for row in seq2seq.BOTTLENECK.rows}).axes
+    panels = seq2seq.draw_bottleneck({row: [one_result()] for row in seq2seq.BOTTLENECK.rows}).axes
     for panel in panels:
         assert panel.lines[0].get_xydata().tolist() == [[1, 100], [2, 50], [3, 0]]
         assert np.ravel(panel.patches[0].get_xy())[0] == 2.5 and panel.texts[0].get_text() == "never trained"

@@ -1,29 +1,25 @@
 """Statements about what the figures and the terminal show: the numbers of the run, in the right cells."""
 
-from types import ModuleType
-
 import matplotlib.animation
 import numpy as np
 import pytest
 import torch
-from conftest import SMALL
+from conftest import SMALL, scratch, seq2seq
 from torch import nn
 
 
-def written(seq2seq: ModuleType, word: str, output: str, weights: np.ndarray) -> tuple:
+def written(word: str, output: str, weights: np.ndarray) -> tuple:
     """Return what a model might have made of a word when reversing."""
     return seq2seq.Written(word, output, [*output, "EOS"], weights, list(range(len(word)))[::-1])
 
 
 @pytest.fixture
-def reversed_word(seq2seq: ModuleType) -> tuple:
+def reversed_word() -> tuple:
     """Return "a$b" reversed, with a matrix made by hand; its last row is that of EOS."""
-    return written(
-        seq2seq, "a$b", "b$a", np.array([[0, 0.1, 0.9], [0.19, 0.6, 0.21], [0.95, 0.05, 0], [0.5, 0.3, 0.2]])
-    )
+    return written("a$b", "b$a", np.array([[0, 0.1, 0.9], [0.19, 0.6, 0.21], [0.95, 0.05, 0], [0.5, 0.3, 0.2]]))
 
 
-def test_a_word_is_written_as_the_decoder_says_and_eos_gets_a_row(seq2seq: ModuleType) -> None:
+def test_a_word_is_written_as_the_decoder_says_and_eos_gets_a_row() -> None:
     settings = seq2seq.Settings(**{**SMALL, "alphabet": "xyzw"})
     model = seq2seq.build_model(settings)
     bias = torch.full((7,), -9.0)
@@ -39,7 +35,7 @@ def test_a_word_is_written_as_the_decoder_says_and_eos_gets_a_row(seq2seq: Modul
     assert result.places == [1, 0]
 
 
-def test_the_matrix_shows_the_weights_with_symbols_and_rings(seq2seq: ModuleType, reversed_word: tuple) -> None:
+def test_the_matrix_shows_the_weights_with_symbols_and_rings(reversed_word: tuple) -> None:
     axes = seq2seq.draw_attention(reversed_word).axes[0]
     np.testing.assert_array_equal(axes.images[0].get_array(), reversed_word.weights)
     assert axes.images[0].get_clim() == (0, 1)
@@ -52,10 +48,8 @@ def test_the_matrix_shows_the_weights_with_symbols_and_rings(seq2seq: ModuleType
 
 
 @pytest.mark.parametrize(("length", "rows"), [(1, 3), (40, 41), (512, 3), (3, 1025)])
-def test_no_word_is_too_short_or_too_long_to_be_drawn(seq2seq: ModuleType, length: int, rows: int) -> None:
-    word = written(
-        seq2seq, ("$%\\_^{" * 100)[:length], ("$%\\_^{" * 200)[: rows - 1], np.full((rows, length), 1 / length)
-    )
+def test_no_word_is_too_short_or_too_long_to_be_drawn(length: int, rows: int) -> None:
+    word = written(("$%\\_^{" * 100)[:length], ("$%\\_^{" * 200)[: rows - 1], np.full((rows, length), 1 / length))
     for figure in (seq2seq.draw_attention(word), seq2seq.draw_loss([3.0, 2.0], {1: word, 2: word})):
         figure.canvas.draw()
         right, top = figure.canvas.get_width_height()
@@ -64,7 +58,7 @@ def test_no_word_is_too_short_or_too_long_to_be_drawn(seq2seq: ModuleType, lengt
             assert box.x0 >= -1 and box.y0 >= -1 and box.x1 <= right + 1 and box.y1 <= top + 1, "no label is cut"
 
 
-def test_the_animation_fills_the_matrix_row_by_row(seq2seq: ModuleType, reversed_word: tuple, tmp_path: object) -> None:
+def test_the_animation_fills_the_matrix_row_by_row(reversed_word: tuple, tmp_path: object) -> None:
     animation = seq2seq.draw_decoding(reversed_word)
     bars, matrix, _ = animation._fig.axes
     frames = list(animation.new_frame_seq())
@@ -81,7 +75,7 @@ def test_the_animation_fills_the_matrix_row_by_row(seq2seq: ModuleType, reversed
     assert (tmp_path / "some.gif").read_bytes().startswith(b"GIF89a")
 
 
-def test_the_loss_figure_shows_every_step_and_marks_the_snapshots(seq2seq: ModuleType, reversed_word: tuple) -> None:
+def test_the_loss_figure_shows_every_step_and_marks_the_snapshots(reversed_word: tuple) -> None:
     losses = [10.0 ** (-t / 50) for t in range(200)]
     figure = seq2seq.draw_loss(losses, {1: reversed_word, 100: reversed_word})
     curve, first, second, *_ = figure.axes
@@ -93,7 +87,7 @@ def test_the_loss_figure_shows_every_step_and_marks_the_snapshots(seq2seq: Modul
     assert second.get_xlabel() == "b$a"
 
 
-def test_the_matrix_in_the_terminal_has_a_shade_for_each_fifth(seq2seq: ModuleType, reversed_word: tuple) -> None:
+def test_the_matrix_in_the_terminal_has_a_shade_for_each_fifth(reversed_word: tuple) -> None:
     assert seq2seq.matrix_as_text(reversed_word).splitlines() == [
         "     a $ b",
         "  b      @",
@@ -103,9 +97,7 @@ def test_the_matrix_in_the_terminal_has_a_shade_for_each_fifth(seq2seq: ModuleTy
     ]
 
 
-def test_the_four_steps_in_the_terminal_are_those_of_the_model(
-    scratch: ModuleType, seq2seq: ModuleType, trained: nn.Module
-) -> None:
+def test_the_four_steps_in_the_terminal_are_those_of_the_model(trained: nn.Module) -> None:
     settings = seq2seq.Settings()
     lines = seq2seq.four_steps(trained, "attention", settings).splitlines()
     table = [line.split() for line in lines[2:11]]

@@ -1,35 +1,34 @@
 """Statements about the task, the model, training, decoding and the metrics, each checked by value."""
 
 import math
-from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
-from conftest import SMALL
+from conftest import SMALL, scratch, seq2seq
 from torch import Tensor, nn
 
 
 @pytest.fixture
-def settings(seq2seq: ModuleType) -> tuple:
+def settings() -> tuple:
     """Return the settings of a small model."""
     return seq2seq.Settings(**SMALL)
 
 
 @pytest.fixture
-def model(seq2seq: ModuleType, settings: tuple) -> nn.Module:
+def model(settings: tuple) -> nn.Module:
     """Return a small untrained model."""
     return seq2seq.build_model(settings)
 
 
 @pytest.fixture(params=["dot", "additive", "none"])
-def any_model(seq2seq: ModuleType, settings: tuple, request: pytest.FixtureRequest) -> nn.Module:
+def any_model(settings: tuple, request: pytest.FixtureRequest) -> nn.Module:
     """Return a small untrained model of each kind of attention in turn."""
     return seq2seq.build_model(settings._replace(attention=request.param))
 
 
 @pytest.fixture
-def batch(seq2seq: ModuleType, settings: tuple) -> tuple[Tensor, Tensor]:
+def batch(settings: tuple) -> tuple[Tensor, Tensor]:
     """Return 7 strings of 1 to 9 symbols, the longest and the shortest length among them."""
     source, lengths = seq2seq.sample_sources(7, settings, torch.Generator().manual_seed(4))
     assert lengths.min() < lengths.max() == source.size(1)
@@ -39,7 +38,7 @@ def batch(seq2seq: ModuleType, settings: tuple) -> tuple[Tensor, Tensor]:
 # The task
 
 
-def test_sources_are_random_strings_with_uniform_lengths(seq2seq: ModuleType, settings: tuple) -> None:
+def test_sources_are_random_strings_with_uniform_lengths(settings: tuple) -> None:
     generator = torch.Generator().manual_seed(0)
     source, lengths = seq2seq.sample_sources(6000, settings._replace(min_length=2, max_length=5), generator)
     symbols = source[source != seq2seq.PAD] - seq2seq.FIRST_SYMBOL
@@ -50,7 +49,7 @@ def test_sources_are_random_strings_with_uniform_lengths(seq2seq: ModuleType, se
 
 @pytest.mark.parametrize(("task", "way"), [("reverse", -1), ("copy", 1)])
 def test_targets_are_the_strings_reversed_or_copied_then_eos_then_pad(
-    seq2seq: ModuleType, batch: tuple[Tensor, Tensor], task: str, way: int
+    batch: tuple[Tensor, Tensor], task: str, way: int
 ) -> None:
     source, lengths = batch
     expected = [
@@ -66,7 +65,7 @@ def test_targets_are_the_strings_reversed_or_copied_then_eos_then_pad(
 
 @pytest.mark.parametrize("direction", ["bidirectional", "forward"])
 def test_padding_does_not_reach_the_encoders_outputs_or_its_last_state(
-    seq2seq: ModuleType, settings: tuple, batch: tuple[Tensor, Tensor], direction: str
+    settings: tuple, batch: tuple[Tensor, Tensor], direction: str
 ) -> None:
     source, lengths = batch
     encoder = seq2seq.build_model(settings._replace(encoder=direction)).encoder
@@ -78,7 +77,7 @@ def test_padding_does_not_reach_the_encoders_outputs_or_its_last_state(
         assert (outputs[b, length:] == 0).all()
 
 
-def test_forgetful_gates_make_a_state_mostly_its_own_symbol(seq2seq: ModuleType) -> None:
+def test_forgetful_gates_make_a_state_mostly_its_own_symbol() -> None:
     shares = {}
     for gates in ("forgetful", "usual"):
         encoder = seq2seq.build_model(seq2seq.Settings(gates=gates)).encoder
@@ -96,9 +95,7 @@ def test_forgetful_gates_make_a_state_mostly_its_own_symbol(seq2seq: ModuleType)
 # Attention and the decoder
 
 
-def test_the_decoder_attends_as_numpy_does(
-    scratch: ModuleType, seq2seq: ModuleType, model: nn.Module, batch: tuple[Tensor, Tensor]
-) -> None:
+def test_the_decoder_attends_as_numpy_does(model: nn.Module, batch: tuple[Tensor, Tensor]) -> None:
     source, lengths = batch
     keys, hidden = model.encoder(source, lengths)
     tokens, decoder = seq2seq.make_targets(source, lengths, "reverse"), model.decoder
@@ -111,7 +108,7 @@ def test_the_decoder_attends_as_numpy_does(
     np.testing.assert_allclose(logits.detach(), attentional @ W_s.T + b_s, atol=1e-5)
 
 
-def test_the_additive_score_is_the_papers_pair_by_pair(seq2seq: ModuleType) -> None:
+def test_the_additive_score_is_the_papers_pair_by_pair() -> None:
     torch.manual_seed(0)
     score, query, keys = seq2seq.AdditiveScore(4), torch.randn(2, 3, 4), torch.randn(2, 5, 4)
     W_q, W_k, v = (weight.detach().numpy() for weight in score.parameters())
@@ -122,9 +119,7 @@ def test_the_additive_score_is_the_papers_pair_by_pair(seq2seq: ModuleType) -> N
 
 
 @pytest.mark.parametrize("attention", ["dot", "additive", "none"])
-def test_only_attention_opens_a_path_from_the_encoders_outputs(
-    seq2seq: ModuleType, settings: tuple, attention: str
-) -> None:
+def test_only_attention_opens_a_path_from_the_encoders_outputs(settings: tuple, attention: str) -> None:
     decoder = seq2seq.build_model(settings._replace(attention=attention)).decoder
     keys, hidden = torch.randn(2, 5, 8, requires_grad=True), torch.randn(1, 2, 8, requires_grad=True)
     logits, _, _ = decoder(torch.full((2, 3), seq2seq.SOS), hidden, keys, torch.ones(2, 5, dtype=torch.bool))
@@ -133,7 +128,7 @@ def test_only_attention_opens_a_path_from_the_encoders_outputs(
     assert to_keys is None if attention == "none" else (to_keys != 0).all()
 
 
-def test_dot_and_additive_start_alike_but_for_the_score(seq2seq: ModuleType, settings: tuple) -> None:
+def test_dot_and_additive_start_alike_but_for_the_score(settings: tuple) -> None:
     dot, additive = (
         seq2seq.build_model(settings._replace(attention=attention)).state_dict() for attention in ("dot", "additive")
     )
@@ -141,7 +136,7 @@ def test_dot_and_additive_start_alike_but_for_the_score(seq2seq: ModuleType, set
     assert all(torch.equal(dot[name], additive[name]) for name in dot)
 
 
-def test_padding_gets_no_weight(seq2seq: ModuleType, model: nn.Module, batch: tuple[Tensor, Tensor]) -> None:
+def test_padding_gets_no_weight(model: nn.Module, batch: tuple[Tensor, Tensor]) -> None:
     source, lengths = batch
     _, weights = seq2seq.greedy_decode(model, source, lengths, max_steps=5)
     padding = (source == seq2seq.PAD)[:, None].expand_as(weights)
@@ -149,9 +144,7 @@ def test_padding_gets_no_weight(seq2seq: ModuleType, model: nn.Module, batch: tu
     torch.testing.assert_close(weights.sum(dim=-1), torch.ones(weights.shape[:2]))
 
 
-def test_a_string_gives_the_same_alone_and_in_any_batch(
-    seq2seq: ModuleType, any_model: nn.Module, batch: tuple[Tensor, Tensor]
-) -> None:
+def test_a_string_gives_the_same_alone_and_in_any_batch(any_model: nn.Module, batch: tuple[Tensor, Tensor]) -> None:
     source, lengths = batch
     tokens = seq2seq.previous_tokens(seq2seq.make_targets(source, lengths, "reverse"))
     together, _ = any_model(source, lengths, tokens)
@@ -160,7 +153,7 @@ def test_a_string_gives_the_same_alone_and_in_any_batch(
         torch.testing.assert_close(together[b, : length + 1], alone[0], atol=1e-5, rtol=0)
 
 
-def test_one_call_equals_step_by_step(seq2seq: ModuleType, any_model: nn.Module, batch: tuple[Tensor, Tensor]) -> None:
+def test_one_call_equals_step_by_step(any_model: nn.Module, batch: tuple[Tensor, Tensor]) -> None:
     source, lengths = batch
     tokens = seq2seq.make_targets(source, lengths, "reverse")
     logits, weights = any_model(source, lengths, tokens)
@@ -175,7 +168,7 @@ def test_one_call_equals_step_by_step(seq2seq: ModuleType, any_model: nn.Module,
 
 
 def test_with_teacher_forcing_a_step_reads_the_true_previous_symbol(
-    seq2seq: ModuleType, settings: tuple, model: nn.Module, batch: tuple[Tensor, Tensor]
+    settings: tuple, model: nn.Module, batch: tuple[Tensor, Tensor]
 ) -> None:
     target = seq2seq.make_targets(*batch, "reverse")
     assert torch.equal(seq2seq.previous_tokens(target)[:, 1:], target[:, :-1])
@@ -187,7 +180,7 @@ def test_with_teacher_forcing_a_step_reads_the_true_previous_symbol(
 
 
 def test_without_teacher_forcing_training_reads_what_greedy_decoding_writes(
-    seq2seq: ModuleType, settings: tuple, any_model: nn.Module, batch: tuple[Tensor, Tensor]
+    settings: tuple, any_model: nn.Module, batch: tuple[Tensor, Tensor]
 ) -> None:
     with torch.no_grad():  # an untrained model that would write PAD and SOS, if it could
         any_model.decoder.W_s.bias[: seq2seq.EOS] += 10
@@ -202,7 +195,7 @@ def test_without_teacher_forcing_training_reads_what_greedy_decoding_writes(
 
 @pytest.mark.parametrize("ratio", [1, 0.5, 0])
 def test_a_step_reads_the_true_symbol_its_own_or_noise_in_the_given_shares(
-    seq2seq: ModuleType, settings: tuple, model: nn.Module, ratio: float
+    settings: tuple, model: nn.Module, ratio: float
 ) -> None:
     source, lengths = seq2seq.sample_sources(2000, settings._replace(min_length=6, max_length=6), torch.Generator())
     target, read = seq2seq.make_targets(source, lengths, "reverse"), []
@@ -222,7 +215,7 @@ def test_a_step_reads_the_true_symbol_its_own_or_noise_in_the_given_shares(
     assert torch.equal(seq2seq.with_noise(specials, 1.0, 9), specials)
 
 
-def test_the_loss_ignores_padding(seq2seq: ModuleType, settings: tuple, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_loss_ignores_padding(settings: tuple, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = settings._replace(noise=0.0, steps=1, batch_size=7)
     model = seq2seq.build_model(settings)
     source, lengths = seq2seq.sample_sources(7, settings, torch.Generator().manual_seed(2**32 - 1))
@@ -237,7 +230,7 @@ def test_the_loss_ignores_padding(seq2seq: ModuleType, settings: tuple, monkeypa
     assert next(seq2seq.train(model, settings)) == pytest.approx(sum(terms) / len(terms), rel=1e-5)
 
 
-def test_every_setting_arrives_in_training(seq2seq: ModuleType, settings: tuple) -> None:
+def test_every_setting_arrives_in_training(settings: tuple) -> None:
     def losses(**changes: object) -> list[float]:
         changed = settings._replace(**{"steps": 3, **changes})
         return list(seq2seq.train(seq2seq.build_model(changed), changed))
@@ -253,7 +246,7 @@ def test_every_setting_arrives_in_training(seq2seq: ModuleType, settings: tuple)
     assert len(losses(steps=4)) == 4
 
 
-def test_weights_and_strings_have_seeds_of_their_own(seq2seq: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_and_strings_have_seeds_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
     settings, seeds = seq2seq.Settings(**SMALL)._replace(min_length=9), []
     sample = seq2seq.sample_sources
 
@@ -269,16 +262,14 @@ def test_weights_and_strings_have_seeds_of_their_own(seq2seq: ModuleType, monkey
     assert len({seed % 2**32 for seed in seeds}) == 4, "training draws others for each seed, and the evaluation, too"
 
 
-def test_training_lowers_the_loss_and_reaches_every_parameter(
-    seq2seq: ModuleType, settings: tuple, any_model: nn.Module
-) -> None:
+def test_training_lowers_the_loss_and_reaches_every_parameter(settings: tuple, any_model: nn.Module) -> None:
     losses = list(seq2seq.train(any_model, settings._replace(steps=150, max_length=3, batch_size=32)))
     assert losses[-1] < losses[0] / 2
     for name, weight in any_model.named_parameters():
         assert (weight.grad != 0).any(), name
 
 
-def test_long_gradients_are_cut_to_length_1(seq2seq: ModuleType, settings: tuple, model: nn.Module) -> None:
+def test_long_gradients_are_cut_to_length_1(settings: tuple, model: nn.Module) -> None:
     with torch.no_grad():
         model.decoder.W_s.weight *= 100
     next(seq2seq.train(model, settings))
@@ -287,13 +278,13 @@ def test_long_gradients_are_cut_to_length_1(seq2seq: ModuleType, settings: tuple
 
 @pytest.mark.parametrize(("steps", "lr"), [(5, 1e9), (1, 1e39)])
 def test_training_that_diverges_stops_and_names_the_step(
-    seq2seq: ModuleType, settings: tuple, model: nn.Module, steps: int, lr: float
+    settings: tuple, model: nn.Module, steps: int, lr: float
 ) -> None:
     with pytest.raises(FloatingPointError, match=f"at step 1 of {steps}"):
         list(seq2seq.train(model, settings._replace(steps=steps, lr=lr)))
 
 
-def test_the_clock_stands_still_while_the_caller_works(seq2seq: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_clock_stands_still_while_the_caller_works(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr(seq2seq.time, "perf_counter", lambda: now[0])
 
@@ -331,7 +322,7 @@ class Scripted(nn.Module):
         return logits, hidden, nn.functional.one_hot(self.positions[:, t : t + 1], keys.size(1)).float()
 
 
-def test_greedy_decoding_ends_with_the_last_eos_or_at_its_bound(seq2seq: ModuleType, model: nn.Module) -> None:
+def test_greedy_decoding_ends_with_the_last_eos_or_at_its_bound(model: nn.Module) -> None:
     eos, pad = seq2seq.EOS, seq2seq.PAD
     written = [[5, eos, 6, 6, 6], [3, 4, 5, eos, 6]]
     model.decoder = Scripted(written, [[0] * 5] * 2)
@@ -342,9 +333,7 @@ def test_greedy_decoding_ends_with_the_last_eos_or_at_its_bound(seq2seq: ModuleT
     assert tokens.tolist() == [[5, eos, pad], [3, 4, 5]] and weights.shape == (2, 3, 2)
 
 
-def test_greedy_decoding_reads_what_it_wrote_and_nothing_else(
-    seq2seq: ModuleType, model: nn.Module, batch: tuple[Tensor, Tensor]
-) -> None:
+def test_greedy_decoding_reads_what_it_wrote_and_nothing_else(model: nn.Module, batch: tuple[Tensor, Tensor]) -> None:
     tokens, weights = seq2seq.greedy_decode(model, *batch, max_steps=6)
     logits, expected = model(*batch, seq2seq.previous_tokens(tokens))
     real = tokens != seq2seq.PAD
@@ -352,9 +341,7 @@ def test_greedy_decoding_reads_what_it_wrote_and_nothing_else(
     torch.testing.assert_close(weights[real], expected[real])
 
 
-def test_exact_match_wants_every_symbol_and_eos_and_shifts_count_columns_from_the_true_one(
-    seq2seq: ModuleType, model: nn.Module
-) -> None:
+def test_exact_match_wants_every_symbol_and_eos_and_shifts_count_columns_from_the_true_one(model: nn.Module) -> None:
     eos, pad = seq2seq.EOS, seq2seq.PAD
     source, lengths = torch.tensor([[3, 4, pad], [3, 4, pad], [3, 4, pad], [3, 4, 5]]), torch.tensor([2, 2, 2, 3])
     written = [[4, 3, eos, 6], [4, 4, eos, 6], [4, 3, 6, eos], [5, 4, 3, 6]]  # right; wrong; EOS late; EOS missing
@@ -368,7 +355,7 @@ def test_exact_match_wants_every_symbol_and_eos_and_shifts_count_columns_from_th
 
 
 def test_a_string_is_decoded_right_exactly_if_each_step_is_right_after_true_ones(
-    seq2seq: ModuleType, settings: tuple, model: nn.Module
+    settings: tuple, model: nn.Module
 ) -> None:
     settings = settings._replace(alphabet="ab", max_length=4, steps=60, batch_size=32)
     model = seq2seq.build_model(settings)
@@ -381,7 +368,7 @@ def test_a_string_is_decoded_right_exactly_if_each_step_is_right_after_true_ones
     assert 5 < exact_match < 95 and exact_match == pytest.approx(100 * right.double().mean().item())
 
 
-def test_the_default_model_learns_to_reverse_and_to_align(seq2seq: ModuleType, trained: nn.Module) -> None:
+def test_the_default_model_learns_to_reverse_and_to_align(trained: nn.Module) -> None:
     settings = seq2seq.Settings()
     exact_match, shifts = seq2seq.evaluate(trained, *seq2seq.evaluation_strings(settings), "reverse")
     assert exact_match >= 99 and shifts[2] >= 98

@@ -5,10 +5,9 @@ import shlex
 import shutil
 import subprocess
 from pathlib import Path
-from types import ModuleType
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, scratch, seq2seq
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SCRIPTS = "".join((ROOT / name).read_text(encoding="utf-8") for name in ("00_scratch.py", "01_pytorch.py"))
@@ -46,7 +45,7 @@ def test_every_figure_is_shown_described_and_committed() -> None:
         assert set(listed.stdout.split()) == shown
 
 
-def test_every_command_parses(seq2seq: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_command_parses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     known = (["-m", "pip", "install", "-r", "requirements.txt"], ["-m", "pytest", "tests"], ["00_scratch.py"])
     for program, *words in COMMANDS:
         if program == "python3":
@@ -59,7 +58,7 @@ def test_every_command_parses(seq2seq: ModuleType, tmp_path: Path, monkeypatch: 
         assert experiment in seq2seq.EXPERIMENTS
 
 
-def test_every_flag_named_is_one(seq2seq: ModuleType, capsys: pytest.CaptureFixture) -> None:
+def test_every_flag_named_is_one(capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit):
         seq2seq.main(["--help"])
     assert set(re.findall(r"--[a-z][a-z-]+", README)) <= set(re.findall(r"--[a-z][a-z-]+", capsys.readouterr().out))
@@ -74,7 +73,7 @@ def test_every_line_of_code_quoted_and_every_name_is_in_the_scripts() -> None:
         assert re.search(rf"\b{name}\b", SCRIPTS) or name in ("py", "python3"), name
 
 
-def test_the_numbers_of_the_worked_example_are_those_that_the_script_prints(scratch: ModuleType) -> None:
+def test_the_numbers_of_the_worked_example_are_those_that_the_script_prints() -> None:
     section = README[README.index("## 4.") : README.index("## 5.")]
     printed = set(re.findall(r"-?\d+\.\d+", scratch.report(scratch.worked_example())))
     told = set(re.findall(r"\d+\.\d{2,}", re.sub(r"\$`[^`]+`\$", "", section)))

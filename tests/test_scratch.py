@@ -1,10 +1,9 @@
 """Statements about attention in NumPy, each checked against something independent."""
 
-from types import ModuleType
-
 import numpy as np
 import pytest
 import torch
+from conftest import scratch
 from torch.nn import functional as F
 
 
@@ -13,12 +12,12 @@ def random(*shape: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=shape)
 
 
-def test_softmax_is_pytorchs_also_for_large_scores_and_masked_ones(scratch: ModuleType) -> None:
+def test_softmax_is_pytorchs_also_for_large_scores_and_masked_ones() -> None:
     scores = np.vstack([random(3, 4), [[1e4, -1e4, 0, -np.inf]]])
     np.testing.assert_allclose(scratch.softmax(scores), torch.tensor(scores).softmax(dim=-1), rtol=1e-12)
 
 
-def test_all_queries_at_once_see_what_each_sees_alone(scratch: ModuleType) -> None:
+def test_all_queries_at_once_see_what_each_sees_alone() -> None:
     query, keys = random(3, 4, seed=1), random(5, 4, seed=2)
     contexts, weights = scratch.dot_product_attention(query, keys)
     for t in range(3):
@@ -29,7 +28,7 @@ def test_all_queries_at_once_see_what_each_sees_alone(scratch: ModuleType) -> No
 
 @pytest.mark.parametrize("batch", [(), (2,), (4, 2)])
 @pytest.mark.parametrize("masked", [False, True])
-def test_attention_is_pytorchs_unscaled(scratch: ModuleType, batch: tuple[int, ...], masked: bool) -> None:
+def test_attention_is_pytorchs_unscaled(batch: tuple[int, ...], masked: bool) -> None:
     query, keys = random(*batch, 3, 7, seed=1), random(*batch, 5, 7, seed=2)
     mask = np.random.default_rng(3).random(keys.shape[:-1]) < 0.5 if masked else np.ones(keys.shape[:-1], dtype=bool)
     mask[..., 0] = True
@@ -40,7 +39,7 @@ def test_attention_is_pytorchs_unscaled(scratch: ModuleType, batch: tuple[int, .
     np.testing.assert_allclose(weights, (q @ k.mT).masked_fill(~allowed, -torch.inf).softmax(dim=-1), rtol=1e-12)
 
 
-def test_the_score_goes_by_what_stands_at_a_position_and_not_by_the_position(scratch: ModuleType) -> None:
+def test_the_score_goes_by_what_stands_at_a_position_and_not_by_the_position() -> None:
     query, keys, order = random(1, 4, seed=1), random(6, 4, seed=2), np.random.default_rng(3).permutation(6)
     context, weights = scratch.dot_product_attention(query, keys)
     moved_context, moved_weights = scratch.dot_product_attention(query, keys[order])
@@ -48,7 +47,7 @@ def test_the_score_goes_by_what_stands_at_a_position_and_not_by_the_position(scr
     np.testing.assert_allclose(moved_context, context, rtol=1e-12)
 
 
-def test_a_masked_position_changes_nothing(scratch: ModuleType) -> None:
+def test_a_masked_position_changes_nothing() -> None:
     query, keys, mask = random(3, 4, seed=1), random(5, 4, seed=2), np.array([True, False, True, True, False])
     alone, _ = scratch.dot_product_attention(query, keys[mask])
     keys[~mask] = 1e6
@@ -57,7 +56,7 @@ def test_a_masked_position_changes_nothing(scratch: ModuleType) -> None:
     assert (weights[:, ~mask] == 0).all()
 
 
-def test_a_sequence_as_its_own_query_is_self_attention(scratch: ModuleType) -> None:
+def test_a_sequence_as_its_own_query_is_self_attention() -> None:
     x = random(4, 3)
     expected = F.scaled_dot_product_attention(*[torch.tensor(x)] * 3, scale=1.0)
     np.testing.assert_allclose(scratch.dot_product_attention(x, x)[0], expected, rtol=1e-12)
@@ -73,20 +72,20 @@ def test_a_sequence_as_its_own_query_is_self_attention(scratch: ModuleType) -> N
     ],
 )
 def test_what_cannot_be_attended_is_refused_by_its_shapes(
-    scratch: ModuleType, query: np.ndarray, keys: np.ndarray, mask: np.ndarray | None
+    query: np.ndarray, keys: np.ndarray, mask: np.ndarray | None
 ) -> None:
     with pytest.raises(ValueError) as refused:
         scratch.dot_product_attention(query, keys, mask)
     assert str(query.shape) in str(refused.value) and str(keys.shape) in str(refused.value)
 
 
-def test_the_final_output_is_the_papers_formula(scratch: ModuleType) -> None:
+def test_the_final_output_is_the_papers_formula() -> None:
     (context, query), W_c, W_s = random(2, 3), random(3, 6, seed=1), random(4, 3, seed=2)
     logits = W_s @ np.tanh(W_c[:, :3] @ context + W_c[:, 3:] @ query)
     np.testing.assert_allclose(scratch.final_output(context, query, W_c, W_s), np.exp(logits) / np.exp(logits).sum())
 
 
-def test_the_worked_example_finds_the_cat_and_says_chat(scratch: ModuleType) -> None:
+def test_the_worked_example_finds_the_cat_and_says_chat() -> None:
     example = scratch.worked_example()
     np.testing.assert_allclose(example.scores, example.encoder_outputs @ example.query)
     np.testing.assert_allclose(example.context, example.weights @ example.encoder_outputs)
@@ -96,7 +95,7 @@ def test_the_worked_example_finds_the_cat_and_says_chat(scratch: ModuleType) -> 
     assert chat == lait == example.without_context.max(), "without the context it cannot tell one noun from another"
 
 
-def test_the_report_and_the_picture_show_the_same_numbers(scratch: ModuleType) -> None:
+def test_the_report_and_the_picture_show_the_same_numbers() -> None:
     example = scratch.worked_example()
     report, axes = scratch.report(example), scratch.draw_example(example).axes
     drawn = {text.get_text() for panel in axes for text in panel.texts}
