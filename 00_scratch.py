@@ -48,9 +48,9 @@ def dot_product_attention(
     The keys are the values, too: a position is found by its encoder output, and that is what is found. Called as
     dot_product_attention(x, x), a sequence asks itself; that is self-attention, the step from here to the Transformer.
 
-    Shapes: decoder states h_t (..., T, d), encoder outputs h_s (..., S, d), boolean mask (..., S), True where one may
-    look: the others get weight exactly 0. Returns (context (..., T, d), weights (..., T, S)). Raises ValueError for
-    shapes that do not fit, or where the mask leaves nothing.
+    Shapes: decoder states h_t (..., T, d), with T = 1 for one, encoder outputs h_s (..., S, d), both finite; boolean
+    mask (..., S), True where one may look: the others get weight exactly 0. Returns (context (..., T, d), weights
+    (..., T, S)). Raises ValueError for shapes that do not fit, or where the mask leaves nothing.
     """
     mask = np.ones(keys.shape[:-1], dtype=bool) if mask is None else mask
     if query.shape[-1] != keys.shape[-1] or mask.shape != keys.shape[:-1] or not mask.any(axis=-1).all():
