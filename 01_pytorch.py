@@ -816,7 +816,7 @@ def run(settings: Settings, word: str, folder: Path) -> None:
         print(f"{word} has {len(word)} symbols: a length that this model was not trained on")
     if shifts:
         histogram = ", ".join(f"{k:+d} {share:.2f}%" for k, share in zip(SHIFTS, shifts, strict=True))
-        print(f"columns from the true position to the largest weight: {histogram}")
+        print(f"off the true column by: {histogram}")
     print(f"exact match: {exact_match:.2f}% ({round(20 * exact_match)} of 2000 strings)")
     if shifts:
         print(f"alignment: {shifts[2]:.2f}% (one column left {shifts[1]:.2f}%, right {shifts[3]:.2f}%)")

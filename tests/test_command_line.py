@@ -71,7 +71,7 @@ def test_a_run_shows_its_progress_and_ends_with_the_summary(
     share = r"\d+\.\d\d%"
     assert re.fullmatch(rf"alignment: {share} \(one column left {share}, right {share}\)", summary[1])
     assert re.fullmatch(r"training time: \d+\.\d s", summary[2])
-    histogram = next(line for line in lines if line.startswith("columns from the true position"))
+    histogram = next(line for line in lines if line.startswith("off the true column by: "))
     shares = [float(share) for share in re.findall(r"[+-]\d (\d+\.\d\d)%", histogram)]
     assert len(shares) == 5 and f"alignment: {shares[2]:.2f}% (one column left {shares[1]:.2f}%" in summary[1]
 
