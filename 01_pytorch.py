@@ -15,6 +15,7 @@ import os
 import signal
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -512,6 +513,8 @@ def prepare_process() -> None:
     """Set up a process for training."""
     torch.set_num_threads(1)  # the matrices are too small to share: two threads would mostly wait for each other
     torch.optim.Adam([torch.zeros(1, requires_grad=True)])  # imports torch's compiler, which is no part of training
+    if parent := multiprocessing.parent_process():  # if that is killed, this one ends, too
+        threading.Thread(target=lambda: parent.join() or os._exit(1), daemon=True).start()
 
 
 def run_rows(experiment: Experiment, settings: Settings, runs: int, workers: int) -> Iterator[tuple]:

@@ -164,12 +164,16 @@ def test_a_reader_that_leaves_early_gets_no_traceback(tmp_path: Path, script: st
     assert not list(tmp_path.iterdir())
 
 
+EXPERIMENT = ["--experiment", "alignment", "--runs", "99"]
+
+
 @pytest.mark.parametrize(
     ("experiment", "signal_sent", "status"),
     [
         ([], signal.SIGINT, 130),
         ([], signal.SIGTERM, 143),
-        (["--experiment", "alignment", "--runs", "99"], signal.SIGINT, 130),
+        (EXPERIMENT, signal.SIGINT, 130),
+        (EXPERIMENT, signal.SIGKILL, -9),
     ],
 )
 def test_an_interrupted_run_ends_at_once_with_all_its_processes_and_leaves_the_figures_whole(
@@ -182,10 +186,13 @@ def test_an_interrupted_run_ends_at_once_with_all_its_processes_and_leaves_the_f
     with subprocess.Popen(command, **pipes) as process:
         while not re.match(r"step|\d+ of", process.stdout.readline()):
             assert process.poll() is None
-        os.killpg(process.pid, signal_sent)  # as a terminal does: to all processes of the run
+        if signal_sent == signal.SIGINT:
+            os.killpg(process.pid, signal_sent)  # as a terminal does: to all processes of the run
+        else:
+            process.send_signal(signal_sent)
         _, error = process.communicate(timeout=30)  # which comes back when the last of them is gone
     assert process.returncode == status
-    assert error == ("01_pytorch.py: error: interrupted\n" if status == 130 else "")
+    assert error == "01_pytorch.py: error: interrupted\n" if status == 130 else "Traceback" not in error
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == dict.fromkeys(FIGURES[SEQ2SEQ], b"old")
 
 
