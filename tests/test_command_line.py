@@ -164,7 +164,7 @@ def test_a_reader_that_leaves_early_gets_no_traceback(tmp_path: Path, script: st
     assert not list(tmp_path.iterdir())
 
 
-EXPERIMENT = ["--experiment", "alignment", "--runs", "99"]
+EXPERIMENT = ["--experiment", "alignment", "--runs", "99", "--steps", "20"]
 
 
 @pytest.mark.parametrize(

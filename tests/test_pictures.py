@@ -45,6 +45,8 @@ def test_the_matrix_shows_the_weights_with_symbols_and_rings(reversed_word: tupl
     white, red = axes.lines
     assert "rings" in axes.get_title()
     assert white.get_xydata().tolist() == red.get_xydata().tolist() == [[2, 0], [1, 1], [0, 2]]
+    short = written("a$b", "b", np.full((2, 3), 1 / 3))
+    assert seq2seq.draw_attention(short).axes[0].lines[0].get_xydata().tolist() == [[2, 0]], "EOS comes from nowhere"
 
 
 @pytest.mark.parametrize(("length", "rows"), [(1, 3), (40, 41), (512, 3), (3, 1025)])
