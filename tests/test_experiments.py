@@ -155,6 +155,33 @@ def test_all_weight_on_a_column_is_what_a_score_that_chooses_it_gives() -> None:
     assert seq2seq.evaluate(model, source, lengths, "reverse")[0] == pytest.approx(asked) and 0 < asked < 100
 
 
+def test_exact_match_by_length_tells_trained_lengths_from_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = seq2seq.Settings(**SMALL)._replace(max_length=4)
+    monkeypatch.setattr(
+        seq2seq, "evaluate", lambda model, source, lengths, task: (97.0 - 10 * lengths.max().item(), None)
+    )
+    measured = seq2seq.measure_bottleneck(settings._replace(min_length=2))
+    assert measured["by length"] == {2: 77, 3: 67, 4: 57} and measured["beyond"] == {5: 47}
+    assert measured["at the longest trained"] == measured["exact match"] == 57
+    assert measured["90 % right up to length"] == 0
+    monkeypatch.setattr(
+        seq2seq, "evaluate", lambda model, source, lengths, task: (99.0 - 3 * lengths.max().item(), None)
+    )
+    assert seq2seq.measure_bottleneck(settings)["90 % right up to length"] == 3
+
+
+def test_the_alignment_that_is_measured_is_that_of_the_trained_model() -> None:
+    settings = seq2seq.Settings(**SMALL)._replace(alphabet="ab", max_length=3, steps=40, batch_size=64)
+    measured, model = seq2seq.measure_alignment(settings), seq2seq.build_model(settings)
+    list(seq2seq.train(model, settings))
+    exact_match, shifts = seq2seq.evaluate(model, *seq2seq.evaluation_strings(settings), "reverse")
+    assert measured["exact match"] == exact_match
+    assert [measured[name] for name in ("-2", "-1", "true column", "+1", "+2")] == shifts
+    written = seq2seq.write(model, "aba", settings)
+    assert measured["written"].word == "aba" and measured["written"].output == written.output
+    np.testing.assert_array_equal(measured["written"].weights, written.weights)
+
+
 def one_result(**numbers: object) -> dict:
     """Return made-up measurements that serve every experiment's figure."""
     weights = np.eye(3)[::-1]

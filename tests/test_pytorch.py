@@ -8,6 +8,8 @@ import torch
 from conftest import SMALL, scratch, seq2seq
 from torch import Tensor, nn
 
+Batch = tuple[Tensor, Tensor]  # strings and their lengths
+
 
 @pytest.fixture
 def settings() -> tuple:
@@ -28,7 +30,7 @@ def any_model(settings: tuple, request: pytest.FixtureRequest) -> nn.Module:
 
 
 @pytest.fixture
-def batch(settings: tuple) -> tuple[Tensor, Tensor]:
+def batch(settings: tuple) -> Batch:
     """Return 7 strings of 1 to 9 symbols, the longest and the shortest length among them."""
     source, lengths = seq2seq.sample_sources(7, settings, torch.Generator().manual_seed(4))
     assert lengths.min() < lengths.max() == source.size(1)
@@ -48,9 +50,7 @@ def test_sources_are_random_strings_with_uniform_lengths(settings: tuple) -> Non
 
 
 @pytest.mark.parametrize(("task", "way"), [("reverse", -1), ("copy", 1)])
-def test_targets_are_the_strings_reversed_or_copied_then_eos_then_pad(
-    batch: tuple[Tensor, Tensor], task: str, way: int
-) -> None:
+def test_targets_are_the_strings_reversed_or_copied_then_eos_then_pad(batch: Batch, task: str, way: int) -> None:
     source, lengths = batch
     expected = [
         [*row[:length][::way], seq2seq.EOS, *[seq2seq.PAD] * (source.size(1) - length)]
@@ -65,7 +65,7 @@ def test_targets_are_the_strings_reversed_or_copied_then_eos_then_pad(
 
 @pytest.mark.parametrize("direction", ["bidirectional", "forward"])
 def test_padding_does_not_reach_the_encoders_outputs_or_its_last_state(
-    settings: tuple, batch: tuple[Tensor, Tensor], direction: str
+    settings: tuple, batch: Batch, direction: str
 ) -> None:
     source, lengths = batch
     encoder = seq2seq.build_model(settings._replace(encoder=direction)).encoder
@@ -95,7 +95,7 @@ def test_forgetful_gates_make_a_state_mostly_its_own_symbol() -> None:
 # Attention and the decoder
 
 
-def test_the_decoder_attends_as_numpy_does(model: nn.Module, batch: tuple[Tensor, Tensor]) -> None:
+def test_the_decoder_attends_as_numpy_does(model: nn.Module, batch: Batch) -> None:
     source, lengths = batch
     keys, hidden = model.encoder(source, lengths)
     tokens, decoder = seq2seq.make_targets(source, lengths, "reverse"), model.decoder
@@ -136,7 +136,7 @@ def test_dot_and_additive_start_alike_but_for_the_score(settings: tuple) -> None
     assert all(torch.equal(dot[name], additive[name]) for name in dot)
 
 
-def test_padding_gets_no_weight(model: nn.Module, batch: tuple[Tensor, Tensor]) -> None:
+def test_padding_gets_no_weight(model: nn.Module, batch: Batch) -> None:
     source, lengths = batch
     _, weights = seq2seq.greedy_decode(model, source, lengths, max_steps=5)
     padding = (source == seq2seq.PAD)[:, None].expand_as(weights)
@@ -144,7 +144,7 @@ def test_padding_gets_no_weight(model: nn.Module, batch: tuple[Tensor, Tensor]) 
     torch.testing.assert_close(weights.sum(dim=-1), torch.ones(weights.shape[:2]))
 
 
-def test_a_string_gives_the_same_alone_and_in_any_batch(any_model: nn.Module, batch: tuple[Tensor, Tensor]) -> None:
+def test_a_string_gives_the_same_alone_and_in_any_batch(any_model: nn.Module, batch: Batch) -> None:
     source, lengths = batch
     tokens = seq2seq.previous_tokens(seq2seq.make_targets(source, lengths, "reverse"))
     together, _ = any_model(source, lengths, tokens)
@@ -153,7 +153,7 @@ def test_a_string_gives_the_same_alone_and_in_any_batch(any_model: nn.Module, ba
         torch.testing.assert_close(together[b, : length + 1], alone[0], atol=1e-5, rtol=0)
 
 
-def test_one_call_equals_step_by_step(any_model: nn.Module, batch: tuple[Tensor, Tensor]) -> None:
+def test_one_call_equals_step_by_step(any_model: nn.Module, batch: Batch) -> None:
     source, lengths = batch
     tokens = seq2seq.make_targets(source, lengths, "reverse")
     logits, weights = any_model(source, lengths, tokens)
@@ -168,7 +168,7 @@ def test_one_call_equals_step_by_step(any_model: nn.Module, batch: tuple[Tensor,
 
 
 def test_with_teacher_forcing_a_step_reads_the_true_previous_symbol(
-    settings: tuple, model: nn.Module, batch: tuple[Tensor, Tensor]
+    settings: tuple, model: nn.Module, batch: Batch
 ) -> None:
     target = seq2seq.make_targets(*batch, "reverse")
     assert torch.equal(seq2seq.previous_tokens(target)[:, 1:], target[:, :-1])
@@ -180,7 +180,7 @@ def test_with_teacher_forcing_a_step_reads_the_true_previous_symbol(
 
 
 def test_without_teacher_forcing_training_reads_what_greedy_decoding_writes(
-    settings: tuple, any_model: nn.Module, batch: tuple[Tensor, Tensor]
+    settings: tuple, any_model: nn.Module, batch: Batch
 ) -> None:
     with torch.no_grad():  # an untrained model that would write PAD and SOS, if it could
         any_model.decoder.W_s.bias[: seq2seq.EOS] += 10
@@ -333,7 +333,7 @@ def test_greedy_decoding_ends_with_the_last_eos_or_at_its_bound(model: nn.Module
     assert tokens.tolist() == [[5, eos, pad], [3, 4, 5]] and weights.shape == (2, 3, 2)
 
 
-def test_greedy_decoding_reads_what_it_wrote_and_nothing_else(model: nn.Module, batch: tuple[Tensor, Tensor]) -> None:
+def test_greedy_decoding_reads_what_it_wrote_and_nothing_else(model: nn.Module, batch: Batch) -> None:
     tokens, weights = seq2seq.greedy_decode(model, *batch, max_steps=6)
     logits, expected = model(*batch, seq2seq.previous_tokens(tokens))
     real = tokens != seq2seq.PAD
