@@ -11,28 +11,25 @@ from torch import Tensor, nn
 Batch = tuple[Tensor, Tensor]  # strings and their lengths
 
 
-@pytest.fixture
-def settings() -> tuple:
-    """Return the settings of a small model."""
-    return seq2seq.Settings(**SMALL)
+SETTINGS = seq2seq.Settings(**SMALL)
 
 
 @pytest.fixture
-def model(settings: tuple) -> nn.Module:
+def model() -> nn.Module:
     """Return a small untrained model."""
-    return seq2seq.build_model(settings)
+    return seq2seq.build_model(SETTINGS)
 
 
 @pytest.fixture(params=["dot", "additive", "none"])
-def any_model(settings: tuple, request: pytest.FixtureRequest) -> nn.Module:
+def any_model(request: pytest.FixtureRequest) -> nn.Module:
     """Return a small untrained model of each kind of attention in turn."""
-    return seq2seq.build_model(settings._replace(attention=request.param))
+    return seq2seq.build_model(SETTINGS._replace(attention=request.param))
 
 
 @pytest.fixture
-def batch(settings: tuple) -> Batch:
+def batch() -> Batch:
     """Return 7 strings of 1 to 9 symbols, the longest and the shortest length among them."""
-    source, lengths = seq2seq.sample_sources(7, settings, torch.Generator().manual_seed(4))
+    source, lengths = seq2seq.sample_sources(7, SETTINGS, torch.Generator().manual_seed(4))
     assert lengths.min() < lengths.max() == source.size(1)
     return source, lengths
 
@@ -40,9 +37,9 @@ def batch(settings: tuple) -> Batch:
 # The task
 
 
-def test_sources_are_random_strings_with_uniform_lengths(settings: tuple) -> None:
+def test_sources_are_random_strings_with_uniform_lengths() -> None:
     generator = torch.Generator().manual_seed(0)
-    source, lengths = seq2seq.sample_sources(6000, settings._replace(min_length=2, max_length=5), generator)
+    source, lengths = seq2seq.sample_sources(6000, SETTINGS._replace(min_length=2, max_length=5), generator)
     symbols = source[source != seq2seq.PAD] - seq2seq.FIRST_SYMBOL
     assert torch.equal((source != seq2seq.PAD).sum(dim=1), lengths)
     np.testing.assert_allclose(lengths.bincount()[2:] / 6000, 1 / 4, atol=0.02)
@@ -64,11 +61,9 @@ def test_targets_are_the_strings_reversed_or_copied_then_eos_then_pad(batch: Bat
 
 
 @pytest.mark.parametrize("direction", ["bidirectional", "forward"])
-def test_padding_does_not_reach_the_encoders_outputs_or_its_last_state(
-    settings: tuple, batch: Batch, direction: str
-) -> None:
+def test_padding_does_not_reach_the_encoders_outputs_or_its_last_state(batch: Batch, direction: str) -> None:
     source, lengths = batch
-    encoder = seq2seq.build_model(settings._replace(encoder=direction)).encoder
+    encoder = seq2seq.build_model(SETTINGS._replace(encoder=direction)).encoder
     outputs, last = encoder(source, lengths)
     for b, length in enumerate(lengths.tolist()):
         alone, final = encoder.gru(encoder.embedding(source[b : b + 1, :length]))
@@ -119,8 +114,8 @@ def test_the_additive_score_is_the_papers_pair_by_pair() -> None:
 
 
 @pytest.mark.parametrize("attention", ["dot", "additive", "none"])
-def test_only_attention_opens_a_path_from_the_encoders_outputs(settings: tuple, attention: str) -> None:
-    decoder = seq2seq.build_model(settings._replace(attention=attention)).decoder
+def test_only_attention_opens_a_path_from_the_encoders_outputs(attention: str) -> None:
+    decoder = seq2seq.build_model(SETTINGS._replace(attention=attention)).decoder
     keys, hidden = torch.randn(2, 5, 8, requires_grad=True), torch.randn(1, 2, 8, requires_grad=True)
     logits, _, _ = decoder(torch.full((2, 3), seq2seq.SOS), hidden, keys, torch.ones(2, 5, dtype=torch.bool))
     to_keys, to_hidden = torch.autograd.grad(logits.square().sum(), (keys, hidden), allow_unused=True)
@@ -128,9 +123,9 @@ def test_only_attention_opens_a_path_from_the_encoders_outputs(settings: tuple, 
     assert to_keys is None if attention == "none" else (to_keys != 0).all()
 
 
-def test_dot_and_additive_start_alike_but_for_the_score(settings: tuple) -> None:
+def test_dot_and_additive_start_alike_but_for_the_score() -> None:
     dot, additive = (
-        seq2seq.build_model(settings._replace(attention=attention)).state_dict() for attention in ("dot", "additive")
+        seq2seq.build_model(SETTINGS._replace(attention=attention)).state_dict() for attention in ("dot", "additive")
     )
     assert set(additive) - set(dot) == {f"decoder.score.{name}.weight" for name in ("W_q", "W_k", "v")}
     assert all(torch.equal(dot[name], additive[name]) for name in dot)
@@ -167,25 +162,21 @@ def test_one_call_equals_step_by_step(any_model: nn.Module, batch: Batch) -> Non
 # Training
 
 
-def test_with_teacher_forcing_a_step_reads_the_true_previous_symbol(
-    settings: tuple, model: nn.Module, batch: Batch
-) -> None:
+def test_with_teacher_forcing_a_step_reads_the_true_previous_symbol(model: nn.Module, batch: Batch) -> None:
     target = seq2seq.make_targets(*batch, "reverse")
     assert torch.equal(seq2seq.previous_tokens(target)[:, 1:], target[:, :-1])
     assert (seq2seq.previous_tokens(target)[:, 0] == seq2seq.SOS).all()
     expected, _ = model(*batch, seq2seq.previous_tokens(target))
     for ratio in (1, math.nextafter(1, 0)):  # in one call, and one by one
-        logits = seq2seq.training_logits(model, *batch, target, settings._replace(teacher_forcing=ratio, noise=0))
+        logits = seq2seq.training_logits(model, *batch, target, SETTINGS._replace(teacher_forcing=ratio, noise=0))
         torch.testing.assert_close(logits, expected, atol=1e-5, rtol=0)
 
 
-def test_without_teacher_forcing_training_reads_what_greedy_decoding_writes(
-    settings: tuple, any_model: nn.Module, batch: Batch
-) -> None:
+def test_without_teacher_forcing_training_reads_what_greedy_decoding_writes(any_model: nn.Module, batch: Batch) -> None:
     with torch.no_grad():  # an untrained model that would write PAD and SOS, if it could
         any_model.decoder.W_s.bias[: seq2seq.EOS] += 10
     target = seq2seq.make_targets(*batch, "reverse")
-    settings = settings._replace(teacher_forcing=0, noise=0)
+    settings = SETTINGS._replace(teacher_forcing=0, noise=0)
     logits = seq2seq.training_logits(any_model, *batch, target, settings)
     tokens, _ = seq2seq.greedy_decode(any_model, *batch, max_steps=target.size(1))
     own = seq2seq.most_probable(logits)[:, : tokens.size(1)]
@@ -194,15 +185,13 @@ def test_without_teacher_forcing_training_reads_what_greedy_decoding_writes(
 
 
 @pytest.mark.parametrize("ratio", [1, 0.5, 0])
-def test_a_step_reads_the_true_symbol_its_own_or_noise_in_the_given_shares(
-    settings: tuple, model: nn.Module, ratio: float
-) -> None:
-    source, lengths = seq2seq.sample_sources(2000, settings._replace(min_length=6, max_length=6), torch.Generator())
+def test_a_step_reads_the_true_symbol_its_own_or_noise_in_the_given_shares(model: nn.Module, ratio: float) -> None:
+    source, lengths = seq2seq.sample_sources(2000, SETTINGS._replace(min_length=6, max_length=6), torch.Generator())
     target, read = seq2seq.make_targets(source, lengths, "reverse"), []
     with torch.no_grad():
         model.decoder.W_s.bias[seq2seq.EOS] = -1e9  # the model writes nothing but symbols
     model.decoder.register_forward_hook(lambda _, inputs, __: read.append(inputs[0]))
-    settings = settings._replace(teacher_forcing=ratio, noise=0.3)
+    settings = SETTINGS._replace(teacher_forcing=ratio, noise=0.3)
     logits = seq2seq.training_logits(model, source, lengths, target, settings)
     tokens, own, true = torch.cat(read, dim=1)[:, 1:], seq2seq.most_probable(logits)[:, :-1], target[:, :-1]
     differ = own != true
@@ -215,8 +204,8 @@ def test_a_step_reads_the_true_symbol_its_own_or_noise_in_the_given_shares(
     assert torch.equal(seq2seq.with_noise(specials, 1.0, 9), specials)
 
 
-def test_the_loss_ignores_padding(settings: tuple, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = settings._replace(noise=0.0, steps=1, batch_size=7)
+def test_the_loss_ignores_padding(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = SETTINGS._replace(noise=0.0, steps=1, batch_size=7)
     model = seq2seq.build_model(settings)
     source, lengths = seq2seq.sample_sources(7, settings, torch.Generator().manual_seed(2**32 - 1))
     target = seq2seq.make_targets(source, lengths, "reverse")
@@ -230,9 +219,9 @@ def test_the_loss_ignores_padding(settings: tuple, monkeypatch: pytest.MonkeyPat
     assert next(seq2seq.train(model, settings)) == pytest.approx(sum(terms) / len(terms), rel=1e-5)
 
 
-def test_every_setting_arrives_in_training(settings: tuple) -> None:
+def test_every_setting_arrives_in_training() -> None:
     def losses(**changes: object) -> list[float]:
-        changed = settings._replace(**{"steps": 3, **changes})
+        changed = SETTINGS._replace(**{"steps": 3, **changes})
         return list(seq2seq.train(seq2seq.build_model(changed), changed))
 
     base = losses()
@@ -240,48 +229,45 @@ def test_every_setting_arrives_in_training(settings: tuple) -> None:
     changes = {"task": "copy", "alphabet": "abcd", "min_length": 2, "max_length": 8, "encoder": "forward"}
     changes |= {"gates": "usual", "attention": "additive", "hidden_size": 6, "embedding_size": 4, "seed": 1}
     changes |= {"embedding_std": 1.0, "batch_size": 5, "lr": 0.01, "teacher_forcing": 0.5, "noise": 0.9, "steps": 4}
-    assert {*changes, "device"} == set(settings._fields)
+    assert {*changes, "device"} == set(SETTINGS._fields)
     for name, value in changes.items():
         assert losses(**{name: value}) != base, name
     assert len(losses(steps=4)) == 4
 
 
 def test_weights_and_strings_have_seeds_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    settings, seeds = seq2seq.Settings(**SMALL)._replace(min_length=9), []
-    sample = seq2seq.sample_sources
+    seeds, sample = [], seq2seq.sample_sources
 
-    def record(count: int, settings: tuple, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def record(count: int, settings: tuple, generator: torch.Generator) -> Batch:
         seeds.append(generator.initial_seed())
         return sample(count, settings, generator)
 
     monkeypatch.setattr(seq2seq, "sample_sources", record)
     for seed in (0, 1, 2**32 - 1):
-        list(seq2seq.train(seq2seq.build_model(settings._replace(seed=seed)), settings._replace(seed=seed)))
+        list(seq2seq.train(seq2seq.build_model(SETTINGS._replace(seed=seed)), SETTINGS._replace(seed=seed)))
         assert torch.initial_seed() == seed and seeds[-1] % 2**32 != seed
-    seq2seq.evaluation_strings(settings)
+    seq2seq.evaluation_strings(SETTINGS)
     assert len({seed % 2**32 for seed in seeds}) == 4, "training draws others for each seed, and the evaluation, too"
 
 
-def test_training_lowers_the_loss_and_reaches_every_parameter(settings: tuple, any_model: nn.Module) -> None:
-    losses = list(seq2seq.train(any_model, settings._replace(steps=150, max_length=3, batch_size=32)))
+def test_training_lowers_the_loss_and_reaches_every_parameter(any_model: nn.Module) -> None:
+    losses = list(seq2seq.train(any_model, SETTINGS._replace(steps=150, max_length=3, batch_size=32)))
     assert losses[-1] < losses[0] / 2
     for name, weight in any_model.named_parameters():
         assert (weight.grad != 0).any(), name
 
 
-def test_long_gradients_are_cut_to_length_1(settings: tuple, model: nn.Module) -> None:
+def test_long_gradients_are_cut_to_length_1(model: nn.Module) -> None:
     with torch.no_grad():
         model.decoder.W_s.weight *= 100
-    next(seq2seq.train(model, settings))
+    next(seq2seq.train(model, SETTINGS))
     assert nn.utils.get_total_norm([weight.grad for weight in model.parameters()]).item() == pytest.approx(1, abs=1e-3)
 
 
 @pytest.mark.parametrize(("steps", "lr"), [(5, 1e9), (1, 1e39)])
-def test_training_that_diverges_stops_and_names_the_step(
-    settings: tuple, model: nn.Module, steps: int, lr: float
-) -> None:
+def test_training_that_diverges_stops_and_names_the_step(model: nn.Module, steps: int, lr: float) -> None:
     with pytest.raises(FloatingPointError, match=f"at step 1 of {steps}"):
-        list(seq2seq.train(model, settings._replace(steps=steps, lr=lr)))
+        list(seq2seq.train(model, SETTINGS._replace(steps=steps, lr=lr)))
 
 
 def test_the_clock_stands_still_while_the_caller_works(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -354,10 +340,8 @@ def test_exact_match_wants_every_symbol_and_eos_and_shifts_count_columns_from_th
     assert exact_match == 100 and shifts == pytest.approx([0, 100 * 3 / 9, 100 * 3 / 9, 100 * 3 / 9, 0])
 
 
-def test_a_string_is_decoded_right_exactly_if_each_step_is_right_after_true_ones(
-    settings: tuple, model: nn.Module
-) -> None:
-    settings = settings._replace(alphabet="ab", max_length=4, steps=60, batch_size=32)
+def test_a_string_is_decoded_right_exactly_if_each_step_is_right_after_true_ones(model: nn.Module) -> None:
+    settings = SETTINGS._replace(alphabet="ab", max_length=4, steps=60, batch_size=32)
     model = seq2seq.build_model(settings)
     list(seq2seq.train(model, settings))
     source, lengths = seq2seq.evaluation_strings(settings)
