@@ -37,7 +37,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 
 class Settings(NamedTuple):
-    """All that a run depends on: each a flag of the command line, what it means, and its choices or limits."""
+    """All that a run depends on: the flags (max_length is --max-length), what each means, and its choices or limits."""
 
     task: Annotated[str, "what to do with a string", "reverse", "copy"] = "reverse"
     alphabet: Annotated[str, "the symbols of the strings"] = "abcdefghijklmnopqrstuvwxyz"
