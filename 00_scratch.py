@@ -2,7 +2,7 @@
 
 A translator has turned "the black cat drinks the cold milk" into "le" so far. Which French word comes next, and which
 English word does it come from? Attention answers in four steps: score, weights, context vector, final output.
-This script computes them, prints every number, and draws them in one picture.
+This script computes them, prints the results, and draws all numbers in one picture.
 
     python 00_scratch.py            prints the four steps, draws assets/scratch_attention_weights.png
 """

@@ -402,7 +402,7 @@ def matrix_as_text(written: Written) -> str:
 
 @torch.no_grad()
 def four_steps(model: Seq2Seq, word: str, settings: Settings) -> str:
-    """Return the numbers of the four steps that write the word's third symbol, or EOS, if it has fewer."""
+    """Return the numbers of the four steps that write the third output symbol, or EOS, if there are fewer."""
     source, lengths = encode(word, settings)
     tokens = previous_tokens(greedy_decode(model, source, lengths, max_steps=len(word) + 1)[0])[:, :3]
     keys, hidden = model.encoder(source, lengths)
@@ -695,7 +695,7 @@ def exact_match_looking(model: Seq2Seq, source: Tensor, lengths: Tensor, task: s
 def swap_test(model: Seq2Seq, settings: Settings) -> dict[str, float]:
     """Let the decoder read, at one step in the middle, another symbol than the true previous one; see where it looks.
 
-    swap: the symbol stands elsewhere in the string, once, more than two places from the true one.
+    swap: the symbol stands in the string, once, more than two places from the true previous one.
     repeat: nothing is swapped, but the true symbol stands elsewhere, too, as far away.
     control: the string lacks the symbol.
     All strings have the greatest length, and all other steps read the true symbol.
