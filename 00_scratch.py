@@ -74,7 +74,7 @@ def final_output(context: np.ndarray, query: np.ndarray, W_c: np.ndarray, W_s: n
 # --- The worked example: "the black cat drinks the cold milk" -> "le ..." --------------------------------------------
 
 # What a trained encoder might know of each word: its grammar, the phrase it stands in, and what it means. A real
-# encoder learns features that have no names; these have some, so that every number below can be checked by eye.
+# encoder learns features that have no names; these have some, so that the scores can be checked by eye.
 FEATURES = ("noun", "adjective", "verb", "subject", "object", "animal", "liquid", "dark", "cold")
 SOURCE = (
     ("the", ("subject",)),

@@ -64,7 +64,7 @@ SHIFTS = (-2, -1, 0, 1, 2)  # columns from the true source position to the large
 
 
 def sample_sources(count: int, settings: Settings, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Draw `count` random strings, their lengths uniform in [min_length, max_length].
+    """Draw `count` random strings of the `--alphabet`, their lengths uniform from `--min-length` to `--max-length`.
 
     Returns (source, lengths): (B, S) tokens, padded with PAD after the last symbol, and (B,), both on the CPU.
     """
@@ -100,7 +100,7 @@ class EncoderRNN(nn.Module):
     to attend there: `--experiment alignment` shows when it does.
 
     The update gate is the share of the old state that stays. "forgetful" ones start nearly closed: a state is then
-    mostly its own symbol and learns to remember. PyTorch's own start with a longer memory.
+    mostly its own symbol and learns to remember. PyTorch's own, `--gates usual`, start with a longer memory.
     """
 
     def __init__(self, embedding: nn.Embedding, settings: Settings) -> None:
@@ -167,8 +167,8 @@ def attend(scores: Tensor, keys: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
 class AttnDecoderRNN(nn.Module):
     """A GRU decoder that looks back at the encoder's outputs before it writes each symbol (Luong et al. 2015).
 
-    The kinds of attention differ in their score alone. With "none" the encoder's last state is all that the decoder
-    ever learns of the source (Sutskever et al. 2014): the context is empty, and W_c half as wide.
+    The kinds of attention differ in their score alone. With `--attention none` the encoder's last state is all that the
+    decoder ever learns of the source (Sutskever et al. 2014): the context is empty, and W_c half as wide.
     """
 
     def __init__(self, embedding: nn.Embedding, settings: Settings) -> None:
@@ -210,7 +210,7 @@ class AttnDecoderRNN(nn.Module):
 
 
 class Seq2Seq(nn.Module):
-    """An encoder and a decoder that share one embedding. Small embeddings leave a state room for the position."""
+    """An encoder and a decoder that share one embedding."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__()
@@ -230,16 +230,16 @@ class Seq2Seq(nn.Module):
 
 
 def build_model(settings: Settings) -> Seq2Seq:
-    """Return an untrained model, its weights drawn from the seed."""
+    """Return an untrained model, its weights drawn from `--seed`."""
     torch.manual_seed(settings.seed)
     return Seq2Seq(settings).to(settings.device)
 
 
 def with_noise(tokens: Tensor, noise: float, vocabulary: int) -> Tensor:
-    """Replace each symbol, with probability `noise`, by a random one (Xie et al. 2017); PAD, SOS and EOS stay.
+    """Replace each symbol, with probability `--noise`, by a random one (Xie et al. 2017); PAD, SOS and EOS stay.
 
-    A decoder that can trust the previous symbol may find its place by looking for it, and err where symbols repeat. One
-    that cannot has to count.
+    A decoder that can trust the previous symbol may find its place by looking for it, and err where symbols repeat.
+    `--experiment alignment` shows what becomes of one that cannot.
     """
     replaced = (torch.rand(tokens.shape, device=tokens.device) < noise) & (tokens >= FIRST_SYMBOL)
     return torch.where(replaced, torch.randint_like(tokens, FIRST_SYMBOL, vocabulary), tokens)
@@ -258,8 +258,9 @@ def most_probable(logits: Tensor) -> Tensor:
 def training_logits(model: Seq2Seq, source: Tensor, lengths: Tensor, target: Tensor, settings: Settings) -> Tensor:
     """Return the logits (B, T, vocabulary) for every step of `target` (B, T), teacher-forced (Williams & Zipser 1989).
 
-    At 1, all steps go through the decoder in one call. Below, they go one by one, and each reads the true symbol with
-    that probability, else what the model has written (scheduled sampling, S. Bengio et al. 2015, at a constant rate).
+    With `--teacher-forcing 1` all steps go through the decoder in one call. Below 1 they go one by one, and each reads
+    the true symbol with that probability, else what the model has written (scheduled sampling, S. Bengio et al. 2015,
+    at a constant rate).
     """
     vocabulary = model.decoder.embedding.num_embeddings
     true = previous_tokens(target)
@@ -356,7 +357,7 @@ def evaluate(model: Seq2Seq, source: Tensor, lengths: Tensor, task: str) -> tupl
 def evaluation_strings(settings: Settings, count: int = 2000) -> tuple[Tensor, Tensor]:
     """Draw the strings of the evaluation: the same for every seed, independent of those in training.
 
-    Independent is not unseen: at the default settings 12 % of the 2,000 occur in training, nearly all of them short.
+    Independent is not unseen: at the default settings 12 % of the 2,000 occur in training, those of 1 to 3 symbols.
     """
     strings = torch.Generator().manual_seed(987654321)  # few will train with the seed that draws the same
     source, lengths = sample_sources(count, settings, strings)
@@ -631,7 +632,7 @@ def measure_history(settings: Settings) -> dict:
         "seconds to 90 %": seconds_to_90,
         "exact match": exact_match,
         "alignment": shifts[SHIFTS.index(0)] if shifts else math.nan,
-        "with zeros for c_t": exact_match_looking(model, *strings, settings.task, None) if shifts else math.nan,
+        "with zeros for c_t": exact_match_attending(model, *strings, settings.task, None) if shifts else math.nan,
         "curve": curve,
     }
 
@@ -669,7 +670,7 @@ HISTORY = Experiment(  # each at its best exact match over the learning rates 0.
 
 
 @torch.no_grad()
-def exact_match_looking(model: Seq2Seq, source: Tensor, lengths: Tensor, task: str, shift: int | None) -> float:
+def exact_match_attending(model: Seq2Seq, source: Tensor, lengths: Tensor, task: str, shift: int | None) -> float:
     """Return exact match, in percent, when all weight is put `shift` columns to the right of the true source position.
 
     With None the context is zeros. Else EOS, which has no true position, keeps the weights that the model gives it, and
@@ -747,8 +748,8 @@ def measure_alignment(settings: Settings) -> dict:
     return {
         "exact match": exact_match,
         **{f"{k:+d}" if k else "true column": share for k, share in zip(SHIFTS, shifts, strict=True)},
-        "exact, all weight on true": exact_match_looking(model, *strings, settings.task, 0),
-        "exact, all on +1": exact_match_looking(model, *strings, settings.task, 1),
+        "exact, all weight on true": exact_match_attending(model, *strings, settings.task, 0),
+        "exact, all on +1": exact_match_attending(model, *strings, settings.task, 1),
         **swap_test(model, settings),
         "written": write(model, default_word(settings), settings),
     }

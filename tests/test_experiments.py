@@ -133,7 +133,7 @@ def test_the_default_model_counts_uses_what_it_looks_at_and_is_lost_without(trai
     assert (weights.argmax(dim=-1) == torch.arange(15, -1, -1)).double().mean() > 0.95, "whatever it reads"
     assert shares["swap: stays"] > 95 and shares["control: writes the right one"] > 95
     exact = {
-        shift: seq2seq.exact_match_looking(trained, *seq2seq.evaluation_strings(settings), "reverse", shift)
+        shift: seq2seq.exact_match_attending(trained, *seq2seq.evaluation_strings(settings), "reverse", shift)
         for shift in (0, 1, None)
     }
     assert exact[0] > 95 and exact[1] < 20 and exact[None] < 20
@@ -144,7 +144,7 @@ def test_all_weight_on_a_column_is_what_a_score_that_chooses_it_gives() -> None:
     model = seq2seq.build_model(settings)
     list(seq2seq.train(model, settings))
     source, lengths = seq2seq.evaluation_strings(settings, 200)
-    own, asked = model.decoder.score, seq2seq.exact_match_looking(model, source, lengths, "reverse", 1)
+    own, asked = model.decoder.score, seq2seq.exact_match_attending(model, source, lengths, "reverse", 1)
     step = [0]
 
     def score(query: Tensor, keys: Tensor) -> Tensor:
