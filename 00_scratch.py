@@ -1,82 +1,99 @@
 """Dot-product attention in plain NumPy, on one worked example.
 
-A translator has turned "the black cat drinks the cold milk" into "le" so far. Which French word comes next, and which
-English word does it come from? Attention answers in four steps: score, weights, context vector, final output.
-This script computes them, prints the results, and draws all numbers in one picture.
+A translator is turning "the black cat drinks the cold milk" into French and has written "le" so
+far. Before each of the next three words it looks back at the source. English says black cat, French
+says chat noir, so the places where it looks cross. Attention takes four steps: score, weights,
+context vector, final output. This script computes them, prints them, and draws them in one picture.
 
-    python 00_scratch.py            prints the four steps, draws assets/scratch_attention_weights.png
+    python 00_scratch.py      prints the four steps, draws assets/scratch_attention_weights.png
 """
 
 import argparse
-import signal
+import os
 import sys
 import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+
+try:
+    import matplotlib.style
+except ValueError:  # MPLBACKEND names a back end that is not installed; a file needs none
+    del os.environ["MPLBACKEND"]
+    import matplotlib.style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-# --- Attention -------------------------------------------------------------------------------------------------------
+# --- Attention ------------------------------------------------------------------------------------
 
 
 def softmax(scores: np.ndarray) -> np.ndarray:
-    """Turn scores (..., S) into positive weights that sum to 1 along the last axis; a score of -inf gets weight 0."""
-    exp = np.exp(scores - scores.max(axis=-1, keepdims=True))  # less the largest: no weight changes, none overflows
-    return exp / exp.sum(axis=-1, keepdims=True)  # alpha_ts = exp(score_ts) / sum_s' exp(score_ts')
+    """Turn scores (..., S) into weights that sum to 1 along the last axis; -inf gets weight 0."""
+    # Subtracting the largest score changes no weight, and keeps exp from overflowing.
+    exp = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    # alpha_ts = exp(score_ts) / sum over s' of exp(score_ts')
+    return exp / exp.sum(axis=-1, keepdims=True)
 
 
 def attention_for_one_query(query: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Let one query h_t, (d,), look at keys h_s, (S, d), one after the other: the idea without matrices.
+    """Let one query h_t, (d,), look at the keys h_s, (S, d), one by one: the idea without matrices.
 
-    Returns (context, weights): (d,) and (S,). The next function does the same for all queries at once.
+    Returns (context, weights): (d,) and (S,). The next function serves all queries at once.
     """
-    scores = np.array([sum(q * k for q, k in zip(query, h_s, strict=True)) for h_s in keys])
+    scores = np.zeros(len(keys))
+    for s, h_s in enumerate(keys):
+        # score(h_t, h_s) = h_t . h_s
+        scores[s] = sum(q * k for q, k in zip(query, h_s, strict=True))
     weights = softmax(scores)
     context = np.zeros(len(query))
     for alpha, h_s in zip(weights, keys, strict=True):
-        context += alpha * h_s
+        context += alpha * h_s  # c_t = sum over s of alpha_ts h_s
     return context, weights
 
 
 def dot_product_attention(
     query: np.ndarray, keys: np.ndarray, mask: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Let T queries look at S keys at once: the same for each of them (Luong et al. 2015, section 3.1, the dot score).
+    """Let T queries look at S keys at once (Luong et al. 2015, section 3.1, the score called dot).
 
-    The keys are the values, too: a position is found by its encoder output, and that is what is found. Called as
-    dot_product_attention(x, x), a sequence asks itself; that is self-attention, the step from here to the Transformer.
+    The keys are the encoder's states. They are also the values: a source word is found by its
+    state, and its state is what is found. In dot_product_attention(x, x) a sequence looks at
+    itself, which is self-attention.
 
-    Shapes: decoder states h_t (..., T, d), with T = 1 for one, encoder outputs h_s (..., S, d), both finite; boolean
-    mask (..., S), True where one may look: the others get weight exactly 0. Returns (context (..., T, d), weights
-    (..., T, S)). Raises ValueError for shapes that do not fit, or where the mask leaves nothing.
+    Shapes: query h_t (T, d), keys h_s (S, d), mask (S,), True where one may look; the other
+    positions get weight exactly 0. Further axes may stand in front, the same for all three.
+    Returns (context (T, d), weights (T, S)).
     """
-    mask = np.ones(keys.shape[:-1], dtype=bool) if mask is None else mask
-    if query.shape[-1] != keys.shape[-1] or mask.shape != keys.shape[:-1] or not mask.any(axis=-1).all():
-        raise ValueError(f"query {query.shape}, keys {keys.shape}, mask {mask.shape} do not fit, or nothing is left")
-    scores = query @ np.swapaxes(keys, -1, -2)  # score(h_t, h_s) = h_t . h_s                             (..., T, S)
-    scores = np.where(mask[..., None, :], scores, -np.inf)  # padding is no candidate
-    weights = softmax(scores)  # alpha_ts = softmax over s of score(h_t, h_s)                             (..., T, S)
-    context = weights @ keys  # c_t = sum over s of alpha_ts h_s                                          (..., T, d)
+    scores = query @ np.swapaxes(keys, -1, -2)  # score(h_t, h_s) = h_t . h_s             (T, S)
+    if mask is not None:
+        scores = np.where(mask[..., None, :], scores, -np.inf)
+    weights = softmax(scores)  # alpha_ts = softmax over s of score(h_t, h_s)              (T, S)
+    context = weights @ keys  # c_t = sum over s of alpha_ts h_s                           (T, d)
     return context, weights
 
 
-def final_output(context: np.ndarray, query: np.ndarray, W_c: np.ndarray, W_s: np.ndarray) -> np.ndarray:
-    """Combine what was found with what was asked, and predict the next word (Luong et al. 2015, equations 5 and 6).
+def final_output(
+    context: np.ndarray, query: np.ndarray, W_c: np.ndarray, W_s: np.ndarray
+) -> np.ndarray:
+    """Combine what was found with what was asked for, and predict the next word.
 
-    Shapes: context c_t and query h_t (d,), W_c (d, 2d), W_s (words, d). Returns probabilities, (words,).
+    Luong et al. 2015, equations 5 and 6. Shapes: context c_t and query h_t (T, d), W_c (d, 2d),
+    W_s (words, d). Returns probabilities, (T, words).
     """
-    attentional = np.tanh(W_c @ np.concatenate([context, query]))  # tanh(W_c [c_t ; h_t])                         (d,)
-    return softmax(W_s @ attentional)  # p(y_t | y_<t, x) = softmax(W_s tanh(W_c [c_t ; h_t]))                 (words,)
+    found_and_asked = np.concatenate([context, query], axis=-1)  # [c_t ; h_t]   (T, 2d)
+    attentional = np.tanh(found_and_asked @ W_c.T)  # tanh(W_c [c_t ; h_t])           (T, d)
+    logits = attentional @ W_s.T  #                                           (T, words)
+    return softmax(logits)  # p(y_t) = softmax(W_s tanh(W_c [c_t ; h_t]))
 
 
-# --- The worked example: "the black cat drinks the cold milk" -> "le ..." --------------------------------------------
+# --- The worked example: "the black cat" -> "le chat noir" ----------
 
-# What a trained encoder might know of each word: its grammar, the phrase it stands in, and what it means. A real
-# encoder learns features that have no names; these have some, so that the scores can be checked by eye.
+# What a trained encoder might know of each word: its grammar, its place in the sentence, its
+# meaning. A real encoder learns features without names. These have names, so that every score can
+# be checked by eye.
 FEATURES = ("noun", "adjective", "verb", "subject", "object", "animal", "liquid", "dark", "cold")
-SOURCE = (
+SOURCE = [
     ("the", ("subject",)),
     ("black", ("adjective", "subject", "dark")),
     ("cat", ("noun", "subject", "animal")),
@@ -84,161 +101,215 @@ SOURCE = (
     ("the", ("object",)),
     ("cold", ("adjective", "object", "cold")),
     ("milk", ("noun", "object", "liquid")),
-)
-# The decoder has written "le" and now wants the noun of the subject. It knows nothing yet of cats.
-ASKED = ("noun", "subject")
-TARGET_VOCABULARY = (
+    ("PAD", ()),  # fills the sentence up to the length of its batch, and must get no weight
+]
+# What the decoder asks for before it writes each word: it knows the grammar, but not yet the word.
+ASKED = [("chat", ("noun", "subject")), ("noir", ("adjective", "subject")), ("boit", ("verb",))]
+TARGET_VOCABULARY = [
     ("chat", ("noun", "animal")),
     ("lait", ("noun", "liquid")),
     ("noir", ("adjective", "dark")),
     ("froid", ("adjective", "cold")),
     ("boit", ("verb",)),
-)
+]
 
 
 class Example(NamedTuple):
-    """The numbers of the four steps, for S source words, d features and a vocabulary of V next words."""
+    """The numbers of the four steps: T queries, S source words, d features, V target words."""
 
-    encoder_outputs: np.ndarray  # h_s, (S, d)
-    query: np.ndarray  # h_t, (d,)
-    scores: np.ndarray  # (S,)
-    weights: np.ndarray  # alpha_ts, (S,)
-    context: np.ndarray  # c_t, (d,)
-    with_context: np.ndarray  # probabilities of the next words, (V,)
-    without_context: np.ndarray  # the same with zeros in place of c_t, (V,)
+    query: np.ndarray  # h_t, (T, d)
+    keys: np.ndarray  # h_s, (S, d)
+    scores: np.ndarray  # h_t . h_s before the mask, (T, S)
+    weights: np.ndarray  # alpha_ts, (T, S)
+    unmasked: np.ndarray  # the weights that a forgotten mask would give, (T, S)
+    context: np.ndarray  # c_t, (T, d)
+    with_context: np.ndarray  # probabilities of the next words, (T, V)
+    without_context: np.ndarray  # the same with zeros in place of c_t, (T, V)
 
 
-def feature_vectors(meanings: tuple[tuple[str, tuple[str, ...]], ...]) -> np.ndarray:
-    """Return a row for each (word, features) pair, with 1 where the word has the feature: (words, d)."""
-    return np.array([[float(feature in features) for feature in FEATURES] for _, features in meanings])
+def words(meanings: list[tuple[str, tuple[str, ...]]]) -> list[str]:
+    """Return the words of (word, features) pairs."""
+    return [word for word, _ in meanings]
+
+
+def feature_vectors(meanings: list[tuple[str, tuple[str, ...]]]) -> np.ndarray:
+    """Return a row for each (word, features) pair: 1 where the word has a feature, else 0."""
+    return np.array([[float(name in features) for name in FEATURES] for _, features in meanings])
 
 
 def worked_example() -> Example:
-    """Compute the four steps for the sentence above."""
-    encoder_outputs = feature_vectors(SOURCE)
-    encoder_outputs += np.random.default_rng(0).normal(scale=0.05, size=encoder_outputs.shape)  # as learnt ones have
-    query = 2 * feature_vectors((("?", ASKED),))[0]  # twice as long: the longer the query, the sharper the weights
-    (context,), (weights,) = dot_product_attention(query[None], encoder_outputs)  # T is 1
-    W_c = np.hstack([np.eye(len(FEATURES))] * 2)  # made by hand: it adds c_t and h_t; a decoder would learn it
-    W_s = 3 * feature_vectors(TARGET_VOCABULARY)  # longer rows, sharper probabilities
-    with_context, without_context = (final_output(c_t, query, W_c, W_s) for c_t in (context, np.zeros_like(context)))
-    return Example(encoder_outputs, query, encoder_outputs @ query, weights, context, with_context, without_context)
+    """Compute the four steps for the three queries, and check the matrices against the loop."""
+    query = 2 * feature_vectors(
+        ASKED
+    )  # twice as long: the longer the query, the sharper the weights
+    keys = feature_vectors(SOURCE)
+    mask = np.array(words(SOURCE)) != "PAD"
+    context, weights = dot_product_attention(query, keys, mask)
+    _, unmasked = dot_product_attention(query, keys)
+    for t in range(len(query)):
+        context_by_loop, weights_by_loop = attention_for_one_query(query[t], keys[mask])
+        assert np.allclose(context_by_loop, context[t])
+        assert np.allclose(weights_by_loop, weights[t, mask])
+    # A decoder learns these two matrices. Made by hand, W_c adds c_t and h_t, and W_s compares the
+    # sum with the features of each target word.
+    W_c = np.hstack([np.eye(len(FEATURES)), np.eye(len(FEATURES))])
+    W_s = 3 * feature_vectors(TARGET_VOCABULARY)
+    with_context = final_output(context, query, W_c, W_s)
+    without_context = final_output(np.zeros_like(context), query, W_c, W_s)
+    return Example(
+        query=query,
+        keys=keys,
+        scores=query @ keys.T,
+        weights=weights,
+        unmasked=unmasked,
+        context=context,
+        with_context=with_context,
+        without_context=without_context,
+    )
 
 
-# --- Report and figure -----------------------------------------------------------------------------------------------
+# --- Report and figure ----------------------------------------------------------------------------
 
 
 def report(example: Example) -> str:
-    """Return the four steps with their numbers, as lines of ASCII text."""
-    words = [word for word, _ in SOURCE]
-    lines = [
-        f'Source: "{" ".join(words)}", {len(words)} encoder outputs h_s of {len(FEATURES)} features each.',
-        f'Written so far: "le". The decoder state h_t asks for: {" + ".join(ASKED)}.',
-        "",
-        "Step 1, alignment scores h_t . h_s, and step 2, attention weights alpha_ts = softmax over s:",
-        "  s  word     score  weight",
+    """Return the four steps for "chat", then the weights of all three queries, as ASCII text."""
+    lines = ['Source: "the black cat drinks the cold milk". Written so far: "le".', ""]
+    lines += ['For "chat", the query h_t asks for a noun of the subject.']
+    lines += ["Step 1, scores h_t . h_s, and step 2, weights alpha_ts, their softmax without PAD:"]
+    lines += ["  word    score  weight"]
+    for word, score, weight in zip(
+        words(SOURCE), example.scores[0], example.weights[0], strict=True
+    ):
+        lines.append(f"  {word:<6}  {score:5.0f}  {weight:6.3f}")
+    lines += ["Step 3, context vector c_t = sum over s of alpha_ts h_s, beside the query:"]
+    lines += ["  feature     h_t    c_t"]
+    for name, h, c in zip(FEATURES, example.query[0], example.context[0], strict=True):
+        lines.append(f"  {name:<9}  {h:4.0f}  {c:5.3f}")
+    lines += [
+        "Step 4, next word, softmax(W_s tanh(W_c [c_t ; h_t])), with c_t and with zeros for it:"
     ]
-    for s, (word, score, weight) in enumerate(zip(words, example.scores, example.weights, strict=True)):
-        lines.append(f"  {s}  {word:<6}  {score:6.2f}  {weight:6.3f}")
-    lines += ["", "Step 3, context vector c_t = sum over s of alpha_ts h_s, beside the query that found it:"]
-    lines += ["  feature    h_t     c_t"]
-    for name, h, c in zip(FEATURES, example.query, example.context, strict=True):
-        lines.append(f"  {name:<9}  {h:4.1f}  {c:6.3f}")
-    lines += ["", "Step 4, final output softmax(W_s tanh(W_c [c_t ; h_t])), with c_t and with zeros in its place:"]
-    lines += ["  next word  with c_t  without"]
-    for (word, _), p, without in zip(TARGET_VOCABULARY, example.with_context, example.without_context, strict=True):
-        lines.append(f"  {word:<9}  {p:8.3f}  {without:7.3f}")
+    lines += ["  word     c_t  zeros"]
+    probabilities = example.with_context[0], example.without_context[0]
+    for word, found, zeros in zip(words(TARGET_VOCABULARY), *probabilities, strict=True):
+        lines.append(f"  {word:<5}  {found:.3f}  {zeros:.3f}")
+    lines += [
+        "",
+        "All three queries at once, the attention matrix (the loop gives the same numbers):",
+    ]
+    lines += ["        " + " ".join(f"{word:>6}" for word in words(SOURCE))]
+    for word, weights in zip(words(ASKED), example.weights, strict=True):
+        lines.append(f"  {word:<6}" + " ".join(f"{weight:6.3f}" for weight in weights))
+    lines.append(
+        f"For boit, without the mask, PAD would get the weight {example.unmasked[-1, -1]:.3f}."
+    )
     return "\n".join(lines)
 
 
-def draw_matrix(axes: Axes, values: np.ndarray, digits: int, title: str) -> None:
-    """Draw a matrix (d, columns) with its numbers, in the colours that all matrices of the figure share."""
-    for (row, column), value in np.ndenumerate(values.round(digits) + 0.0):  # no -0.00
-        colour = "black" if value > 1.2 else "white"
-        axes.text(column, row, f"{value:.{digits}f}", color=colour, size=9, ha="center", va="center")
-    axes.set(xticks=[], yticks=range(len(FEATURES)), yticklabels=FEATURES)
-    axes.set_title(title, size=10)
-    axes.imshow(values, cmap="viridis", vmin=0, vmax=2, aspect="auto")
+def draw_matrix(axes: Axes, values: np.ndarray, labels: list[str], highest: float) -> None:
+    """Draw a matrix (rows, columns) with its numbers, and colours that reach to `highest`."""
+    axes.imshow(values, cmap="viridis", vmin=0, vmax=highest, aspect="auto")
+    for (row, column), value in np.ndenumerate(values):
+        colour = "black" if value > 0.6 * highest else "white"
+        number = f"{value:.3f}" if value % 1 else f"{value:.0f}"
+        axes.text(column, row, number, color=colour, size=9, ha="center", va="center")
+    axes.set(xticks=[], yticks=range(len(labels)), yticklabels=labels)
 
 
-def draw_bars(axes: Axes, places: np.ndarray, values: np.ndarray, digits: int, title: str, **style: object) -> None:
+def draw_bars(axes: Axes, places: np.ndarray, values: np.ndarray, **style: object) -> None:
     """Draw values as bars, each with its number."""
-    axes.bar_label(axes.bar(places, values, **style), fmt=f"%.{digits}f", size=9, padding=1)
+    numbers = [f"{value:.3f}" if value % 1 else f"{value:.0f}" for value in values]
+    axes.bar_label(axes.bar(places, values, **style), numbers, size=9, padding=1)
     axes.margins(y=0.3)
-    axes.set_title(title, size=10)
 
 
 def draw_example(example: Example) -> Figure:
-    """Draw the four steps from top to bottom; what belongs to a source word stands in its column."""
-    figure = Figure(figsize=(8, 9.6), dpi=150, layout="constrained")
-    query, outputs, colours, scores, weights, weighted, context, following = figure.subplot_mosaic(
-        [["h_t", "h_s", "colours"], [".", "1", "."], [".", "2", "."], [".", "3", "c_t"], ["4", "4", "4"]],
+    """Draw the four steps for "chat" from top to bottom, then the attention matrix of all three."""
+    figure = Figure(figsize=(8, 11), dpi=150, layout="constrained")
+    panels = figure.subplot_mosaic(
+        [
+            ["query", "keys", "keys scale"],
+            [".", "scores", "."],
+            [".", "weights", "."],
+            [".", "weighted", "context"],
+            [".", "next word", "."],
+            [".", "matrix", "matrix scale"],
+        ],
         width_ratios=[1, len(SOURCE), 1],
-        height_ratios=[9, 4, 4, 9, 4],
-    ).values()
-    words, places = np.arange(len(SOURCE)), np.arange(len(TARGET_VOCABULARY))
-    draw_matrix(query, example.query[:, None], 1, "query $h_t$")
-    draw_matrix(outputs, example.encoder_outputs.T, 2, "encoder outputs $h_s$, one for each source word")
-    draw_bars(scores, words, example.scores, 2, "Step 1: scores $h_t \\cdot h_s$", color="#0072B2")
-    draw_bars(weights, words, example.weights, 3, "Step 2: weights $\\alpha_{ts}$, their softmax", color="#E69F00")
-    products = example.weights[:, None] * example.encoder_outputs
-    draw_matrix(weighted, products.T, 3, "Step 3: weighted outputs $\\alpha_{ts} h_s$")
-    draw_matrix(context, example.context[:, None], 3, "sum: $c_t$")
-    for axes in (outputs, scores, weights, weighted):
-        axes.set(xticks=words, xticklabels=[word for word, _ in SOURCE], xlim=(-0.5, len(SOURCE) - 0.5))
-    for axes in (outputs, context):
-        axes.set_yticks([])
-    colours.axis("off")
-    figure.colorbar(outputs.images[0], cax=colours.inset_axes((0, 0, 0.25, 1)), label="value of a feature")
-    title, grey = "Step 4: the next word", {"color": "0.8", "edgecolor": "0.3", "hatch": "//"}
-    draw_bars(following, places - 0.2, example.with_context, 3, title, width=0.4, color="#E69F00", label="with $c_t$")
-    draw_bars(following, places + 0.2, example.without_context, 3, title, width=0.4, label="with zeros", **grey)
-    following.set(xticks=places, xticklabels=[word for word, _ in TARGET_VOCABULARY], ylabel="probability")
-    following.legend()
+        height_ratios=[9, 4, 4, 9, 4, 4],
+    )
+    # Steps 1 to 3, and the matrix below: what belongs to a source word stands in its column.
+    columns = np.arange(len(SOURCE))
+    weighted = example.weights[0][:, None] * example.keys
+    draw_matrix(panels["query"], example.query[:1].T, list(FEATURES), highest=2)
+    draw_matrix(panels["keys"], example.keys.T, [], highest=2)
+    draw_bars(panels["scores"], columns, example.scores[0], color="#0072B2")
+    draw_bars(panels["weights"], columns, example.weights[0], color="#E69F00")
+    draw_matrix(panels["weighted"], weighted.T, list(FEATURES), highest=2)
+    draw_matrix(panels["context"], example.context[:1].T, [], highest=2)
+    draw_matrix(panels["matrix"], example.weights, words(ASKED), highest=1)
+    for name in ("keys", "scores", "weights", "weighted", "matrix"):
+        panels[name].set(xlim=(-0.5, len(SOURCE) - 0.5), xticks=columns, xticklabels=words(SOURCE))
+    # Step 4: the next word, with the context and with zeros in its place.
+    axes, places = panels["next word"], np.arange(len(TARGET_VOCABULARY))
+    orange = {"width": 0.4, "color": "#E69F00", "label": "with $c_t$"}
+    grey = {"width": 0.4, "color": "0.8", "edgecolor": "0.3", "hatch": "//", "label": "with zeros"}
+    draw_bars(axes, places - 0.2, example.with_context[0], **orange)
+    draw_bars(axes, places + 0.2, example.without_context[0], **grey)
+    axes.set(xticks=places, xticklabels=words(TARGET_VOCABULARY), ylabel="probability")
+    axes.legend(fontsize=9)
+    for name, label in (("keys", "value of a feature"), ("matrix", "weight")):
+        scale = panels[f"{name} scale"]
+        scale.axis("off")
+        figure.colorbar(panels[name].images[0], cax=scale.inset_axes((0, 0, 0.25, 1)), label=label)
+    titles = {
+        "query": "query $h_t$",
+        "keys": "keys $h_s$: what the encoder knows of each source word",
+        "scores": 'Step 1, for "chat": scores $h_t \\cdot h_s$',
+        "weights": "Step 2: weights $\\alpha_{ts}$, the softmax of the scores (PAD is masked)",
+        "weighted": "Step 3: weighted keys $\\alpha_{ts} h_s$",
+        "context": "sum $c_t$",
+        "next word": "Step 4: the next word",
+        "matrix": "All three words at once: the attention matrix",
+    }
+    for name, title in titles.items():
+        panels[name].set_title(title, size=10)
     return figure
 
 
-# --- Command line ----------------------------------------------------------------------------------------------------
+# --- Command line ---------------------------------------------------------------------------------
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write the figure to `path`, which is replaced only by a finished one, and print the path."""
+    """Write the figure to `path`; an older one is replaced only when the new one is finished."""
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as folder:
         unfinished = Path(folder) / path.name
         figure.savefig(unfinished)
         unfinished.replace(path)
-    print(f"figure: {path}")
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Run the script with the command line `argv`; a failure ends it with one line and the exit status."""
-    parser = argparse.ArgumentParser(description="Dot-product attention, step by step, on one example.")
-    assets = Path(__file__).resolve().parent / "assets"
-    parser.add_argument("--assets", default=assets, metavar="DIR", help="where the figure goes (default: %(default)s)")
-    args = parser.parse_args(argv)
-    if not args.assets:
-        parser.error("argument --assets: expected one argument")
+    """Compute the example, draw its figure, print its report."""
+    script = Path(__file__).resolve()
+    description = "Dot-product attention on one worked example, printed and drawn."
+    parser = argparse.ArgumentParser(prog=script.name, description=description)
+    where, told = (
+        script.parent / "assets",
+        "where the figure goes (default: assets/ beside the script)",
+    )
+    parser.add_argument("--assets", type=Path, default=where, metavar="DIR", help=told)
+    folder = parser.parse_args(argv).assets
+    example = worked_example()
     try:
-        folder = Path(args.assets)
         folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
+        with matplotlib.style.context("default"):  # whatever a matplotlibrc says
+            save(draw_example(example), folder / "scratch_attention_weights.png")
     except OSError as error:
-        parser.error(f"argument --assets: {str(args.assets)!a} is not a folder that can be written: {error.strerror}")
-    try:
-        example = worked_example()
-        print(f"{report(example)}\n")
-        save(draw_example(example), folder / "scratch_attention_weights.png")
-        sys.stdout.flush()
-    except KeyboardInterrupt:
-        parser.exit(130, f"{parser.prog}: error: interrupted\n")
-    except OSError as error:
-        sys.stdout = None  # what it could not print is lost
-        parser.exit(1, f"{parser.prog}: error: {error}\n")
+        parser.error(f"argument --assets: {error}")
+    print(f"{report(example)}\n\nfigure: {folder / 'scratch_attention_weights.png'}")
 
 
 if __name__ == "__main__":
-    if hasattr(signal, "SIGPIPE"):
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends it without a word
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # tidies up on the way
-    sys.stdout.reconfigure(errors="backslashreplace")  # a path may hold what an ASCII terminal cannot show
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,143 +1,165 @@
-"""A GRU encoder and an attention decoder learn to reverse strings: sequence to sequence with attention, in PyTorch.
+"""A GRU encoder and an attention decoder learn to reverse strings, in PyTorch.
 
-Reversal is the smallest task that shows attention at work: the first output symbol is the last input symbol, so a
-decoder that looks at the right place draws an anti-diagonal. The file follows the README.
+Reversal is the smallest task that shows attention at work: the first output symbol is the last
+source symbol, so a decoder that looks at the right place draws an anti-diagonal. Read the file from
+top to bottom, beside the README. The lesson ends at a divider in the middle.
 
-    python 01_pytorch.py                          trains for some seconds, reports, draws three figures in assets/
-    python 01_pytorch.py --sequence hello         shows where the decoder looks as it reverses your own string
-    python 01_pytorch.py --experiment alignment   when is such a picture true? trains some models, prints a table
+    python 01_pytorch.py                          trains for seconds, reports, draws three figures
+    python 01_pytorch.py --sequence hello         shows where the decoder looks in a word of yours
+    python 01_pytorch.py --experiment alignment   asks when such a picture can be trusted
 """
 
 import argparse
+import csv
+import dataclasses
+import importlib.machinery
+import io
 import math
 import multiprocessing
 import os
 import signal
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, NamedTuple, get_args
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from matplotlib import colormaps
-from matplotlib.animation import FuncAnimation, PillowWriter
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.image import AxesImage
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-# --- The task: reverse a string --------------------------------------------------------------------------------------
+try:
+    import matplotlib.style
+except ValueError:  # MPLBACKEND names a back end that is not installed; files need none
+    del os.environ["MPLBACKEND"]
+    import matplotlib.style
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from PIL import Image  # Pillow, which comes with Matplotlib
 
+# --- The task: reverse a string -------------------------------------------------------------------
 
-class Settings(NamedTuple):
-    """All that a run depends on: the flags (max_length is --max-length), what each means, and its choices or limits."""
+# A task says from which source position each output symbol comes: (length, t) -> position of output
+# symbol t, both counted from 0. The output ends where the position leaves the string. To add a task
+# that writes no more symbols than it reads, add a line; everything else follows from it.
+TASKS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "reverse": lambda length, t: length - 1 - t,
+    "copy": lambda length, t: t,
+}
 
-    task: Annotated[str, "what to do with a string", "reverse", "copy"] = "reverse"
-    alphabet: Annotated[str, "the symbols of the strings"] = "abcdefghijklmnopqrstuvwxyz"
-    min_length: Annotated[int, "symbols in the shortest string", 1, 512] = 1
-    max_length: Annotated[int, "symbols in the longest string", 1, 512] = 16
-    encoder: Annotated[str, "how the encoder reads", "bidirectional", "forward"] = "bidirectional"
-    gates: Annotated[str, "how the encoder's update gates start", "forgetful", "usual"] = "forgetful"
-    attention: Annotated[str, "how a key is scored, if at all", "dot", "additive", "none"] = "dot"
-    hidden_size: Annotated[int, "size of h_s and h_t, an even number", 2, 1024] = 64
-    embedding_size: Annotated[int, "size of a symbol's embedding", 1, 1024] = 16
-    embedding_std: Annotated[float, "standard deviation of the embeddings at the start", 1e-9, 100] = 0.2
-    steps: Annotated[int, "training steps", 1, 10**6] = 400
-    batch_size: Annotated[int, "strings in a batch", 1, 4096] = 64
-    lr: Annotated[float, "peak of the learning rate, which rises and then falls to zero", 1e-9, 1e99] = 0.03
-    teacher_forcing: Annotated[float, "chance that a step of training reads the true previous symbol", 0, 1] = 1.0
-    noise: Annotated[float, "share of the previous symbols that are replaced by random ones in training", 0, 1] = 0.2
-    seed: Annotated[int, "draws the weights and the strings", 0, 2**32 - 1] = 0
-    device: Annotated[str, "where PyTorch computes"] = "cpu"
-
-
-PAD, SOS, EOS = 0, 1, 2  # padding, start of sequence, end of sequence: tokens of their own
-FIRST_SYMBOL = 3  # token FIRST_SYMBOL + i stands for symbol i of the alphabet
-SHIFTS = (-2, -1, 0, 1, 2)  # columns from the true source position to the largest weight, left to right
+PAD, SOS, EOS = 0, 1, 2  # padding, start of sequence, end of sequence
+FIRST_SYMBOL = 3  # the alphabet's first symbol is token 3, its second is token 4, and so on
 
 
-def sample_sources(count: int, settings: Settings, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Draw `count` random strings of the `--alphabet`, their lengths uniform from `--min-length` to `--max-length`.
+def sample_sources(
+    count: int, num_symbols: int, min_length: int, max_length: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Draw `count` random strings, their lengths uniform from `min_length` to `max_length`.
 
-    Returns (source, lengths): (B, S) tokens, padded with PAD after the last symbol, and (B,), both on the CPU.
+    Returns (source, lengths) on the CPU: (B, S) tokens, filled up with PAD, and (B,).
     """
-    lengths = torch.randint(settings.min_length, settings.max_length + 1, (count,), generator=generator)
+    lengths = torch.randint(min_length, max_length + 1, (count,), generator=generator)
     shape = (count, int(lengths.max()))
-    source = torch.randint(FIRST_SYMBOL, FIRST_SYMBOL + len(settings.alphabet), shape, generator=generator)
-    return source.masked_fill(torch.arange(shape[1]) >= lengths[:, None], PAD), lengths
+    end = FIRST_SYMBOL + num_symbols
+    source = torch.randint(FIRST_SYMBOL, end, shape, generator=generator)
+    is_padding = torch.arange(shape[1]) >= lengths[:, None]
+    return source.masked_fill(is_padding, PAD), lengths
 
 
-def true_positions(lengths: Tensor, steps: int, task: str) -> Tensor:
-    """Return the source position that each of `steps` output symbols comes from, (B,) -> (B, T); -1 past the last."""
-    t, lengths = torch.arange(steps, device=lengths.device), lengths[:, None]
-    positions = lengths - 1 - t if task == "reverse" else t.expand(len(lengths), -1)
-    return positions.masked_fill(t >= lengths, -1)
+def source_positions(lengths: Tensor, num_steps: int, task: str) -> Tensor:
+    """Return the source position of each of `num_steps` output symbols: (B,) -> (B, T).
+
+    After the last output symbol of a string the position is -1.
+    """
+    t = torch.arange(num_steps, device=lengths.device)
+    positions = TASKS[task](lengths[:, None], t).expand(len(lengths), num_steps)
+    is_inside = (positions >= 0) & (positions < lengths[:, None])
+    return torch.where(is_inside, positions, -1)
 
 
 def make_targets(source: Tensor, lengths: Tensor, task: str) -> Tensor:
-    """Return what the decoder must write: each string reversed (or copied), EOS, then PAD. (B, S) -> (B, S + 1)."""
-    lengths = lengths.to(source.device)
-    positions = true_positions(lengths, source.size(1) + 1, task)
+    """Return what the decoder must write: the symbols, EOS, then PAD. (B, S) -> (B, S + 1)."""
+    positions = source_positions(lengths, source.size(1) + 1, task)
     symbols = source.gather(1, positions.clamp(min=0))
-    return symbols.masked_fill(positions < 0, PAD).scatter(1, lengths[:, None], EOS)
+    target = torch.where(positions >= 0, symbols, PAD)
+    num_symbols = (positions >= 0).sum(dim=1, keepdim=True)
+    return target.scatter(1, num_symbols, EOS)
 
 
-# --- The encoder -----------------------------------------------------------------------------------------------------
+# --- The encoder ----------------------------------------------------------------------------------
 
 
 class EncoderRNN(nn.Module):
-    """A GRU (Cho et al. 2014) that turns each source position s into a state, h_s.
+    """One or two GRUs (Cho et al. 2014) that turn each source position s into a state h_s.
 
-    By default one GRU reads forward and another backward, half the size each (Bahdanau et al. 2015, section 3.2), and
-    h_s is both states side by side. A forward GRU alone has the symbol in its next state too, and a decoder can learn
-    to attend there: `--experiment alignment` shows when it does.
+    A bidirectional encoder reads forward with one GRU and backward with another, each of half the
+    size; h_s is both states side by side (Bahdanau et al. 2015, section 3.2).
 
-    The update gate is the share of the old state that stays. "forgetful" ones start nearly closed: a state is then
-    mostly its own symbol and learns to remember. PyTorch's own, `--gates usual`, start with a longer memory.
+    A GRU's update gate is the share of the old state that it keeps. If `forgetful`, it starts near
+    an eighth, so that each state is at first mostly its own symbol; otherwise, as PyTorch starts
+    it, near a half.
     """
 
-    def __init__(self, embedding: nn.Embedding, settings: Settings) -> None:
+    def __init__(
+        self,
+        embedding: nn.Embedding,
+        hidden_size: int,
+        bidirectional: bool = True,
+        forgetful: bool = True,
+    ) -> None:
         super().__init__()
+        size = hidden_size // 2 if bidirectional else hidden_size
         self.embedding = embedding
-        directions = 2 if settings.encoder == "bidirectional" else 1
-        size = settings.hidden_size // directions
-        self.gru = nn.GRU(embedding.embedding_dim, size, batch_first=True, bidirectional=directions == 2)
-        if settings.gates == "forgetful":
-            for name, parameter in self.gru.named_parameters():
-                if name.startswith("bias_ih"):
-                    parameter.data[size : 2 * size] -= 2  # the update gate starts at about sigmoid(-2), an eighth
+        self.forward_gru = nn.GRU(embedding.embedding_dim, size, batch_first=True)
+        self.backward_gru = None
+        if bidirectional:
+            self.backward_gru = nn.GRU(embedding.embedding_dim, size, batch_first=True)
+        if forgetful:
+            for gru in filter(None, (self.forward_gru, self.backward_gru)):
+                # PyTorch keeps the biases of the three parts of a GRU in one vector, in this order.
+                _reset_gate, update_gate, _proposal = gru.bias_ih_l0.data.chunk(3)
+                update_gate -= 2  # sigmoid(-2) is about an eighth
 
     def forward(self, source: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Encode (B, S) tokens with (B,) lengths, on the CPU, into outputs h_s (B, S, H) and a last state (1, B, H).
+        """Encode tokens (B, S) of strings with lengths (B,).
 
-        Packing keeps PAD out of the recurrence: the last state is that of the last real symbol (and of the first, read
-        backward), and a string's outputs are the same alone and in any batch. Outputs at PAD are zeros.
+        Returns (keys (B, S, H), last state (1, B, H)). The keys at PAD mean nothing: mask them.
         """
-        packed = pack_padded_sequence(self.embedding(source), lengths, batch_first=True, enforce_sorted=False)
-        packed, last = self.gru(packed)
-        outputs, _ = pad_packed_sequence(packed, batch_first=True, total_length=source.size(1))
-        return outputs, torch.cat([*last], dim=-1)[None]
+        # Padding stands after the string, so the states at real symbols never see it.
+        keys, _ = self.forward_gru(self.embedding(source))  # (B, S, H) or (B, S, H / 2)
+        last_place = (lengths - 1)[:, None, None]
+        last = keys.take_along_dim(last_place, dim=1)
+        if self.backward_gru is not None:
+            # Reverse each string within its own length, read it, and put its states back in order.
+            places = source_positions(lengths, source.size(1), "reverse").clamp(min=0)
+            reversed_source = source.gather(1, places)
+            states, _ = self.backward_gru(self.embedding(reversed_source))
+            keys = torch.cat([keys, states.take_along_dim(places[:, :, None], dim=1)], dim=-1)
+            last = torch.cat([last, states.take_along_dim(last_place, dim=1)], dim=-1)
+        return keys, last.transpose(0, 1)
 
 
-# --- Attention and the decoder ---------------------------------------------------------------------------------------
+# --- Attention and the decoder --------------------------------------------------------------------
 
 
 def dot_score(query: Tensor, keys: Tensor) -> Tensor:
-    """Score every key for every query (Luong et al. 2015, section 3.1): (B, T, H), (B, S, H) -> (B, T, S)."""
+    """Score every key for every query: (B, T, H), (B, S, H) -> (B, T, S).
+
+    Luong et al. 2015, section 3.1.
+    """
     return query @ keys.transpose(1, 2)  # score(h_t, h_s) = h_t . h_s
 
 
 class AdditiveScore(nn.Module):
-    """The score of Bahdanau et al. (2015, appendix A.1.2), at the cost of a tanh per pair of query and key.
+    """The score of Bahdanau et al. (2015, appendix A.1.2): a small network for each pair.
 
-    Bahdanau's query is the decoder's previous state; ours is h_t, as in Luong, so that all steps can be scored at once.
+    Bahdanau's query is the decoder's state before the step. Ours is h_t, the state of the step
+    itself, as in Luong et al., so that all steps can be scored at once.
     """
 
     def __init__(self, hidden_size: int) -> None:
@@ -148,15 +170,31 @@ class AdditiveScore(nn.Module):
 
     def forward(self, query: Tensor, keys: Tensor) -> Tensor:
         """Score every key for every query: (B, T, H), (B, S, H) -> (B, T, S)."""
-        pairs = torch.tanh(self.W_q(query)[:, :, None] + self.W_k(keys)[:, None])  # (B, T, S, H)
-        return self.v(pairs).squeeze(-1)  # score(h_t, h_s) = v . tanh(W_q h_t + W_k h_s)
+        sums = self.W_q(query)[:, :, None] + self.W_k(keys)[:, None]  # (B, T, S, H)
+        return self.v(torch.tanh(sums)).squeeze(-1)  # score(h_t, h_s) = v . tanh(W_q h_t + W_k h_s)
+
+
+class LocationScore(nn.Module):
+    """A control that never sees a key: the location-based score (Luong et al. 2015, 3.1).
+
+    It has one row of weights for each source position, up to `max_length`.
+    """
+
+    def __init__(self, hidden_size: int, max_length: int) -> None:
+        super().__init__()
+        self.W = nn.Linear(hidden_size, max_length, bias=False)
+
+    def forward(self, query: Tensor, keys: Tensor) -> Tensor:
+        """Score every position for every query: (B, T, H), (B, S, H) -> (B, T, S)."""
+        return self.W(query)[:, :, : keys.size(1)]  # score(h_t, s) = (W h_t)_s
 
 
 def attend(scores: Tensor, keys: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Turn scores into weights and contexts (Luong et al. 2015, equation 7; Bahdanau et al. 2015, equations 5 and 6).
+    """Turn scores into weights, and weights into contexts.
 
-    Shapes: scores (B, T, S), keys (B, S, H), mask (B, S), True at real symbols: the others get weight exactly 0.
-    Returns (context (B, T, H), weights (B, T, S)).
+    Bahdanau et al. 2015, equations 5 and 6; Luong et al. 2015, equation 7.
+    Shapes: scores (B, T, S), keys (B, S, H), mask (B, S), True at real symbols; PAD gets weight
+    exactly 0. Returns (context (B, T, H), weights (B, T, S)).
     """
     scores = scores.masked_fill(~mask[:, None], -math.inf)
     weights = scores.softmax(dim=-1)  # alpha_ts = softmax over s of score(h_t, h_s)
@@ -165,783 +203,1387 @@ def attend(scores: Tensor, keys: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class AttnDecoderRNN(nn.Module):
-    """A GRU decoder that looks back at the encoder's outputs before it writes each symbol (Luong et al. 2015).
+    """A GRU decoder that looks back at the keys before it writes each symbol (Luong et al. 2015).
 
-    The kinds of attention differ in their score alone. With `--attention none` the encoder's last state is all that the
-    decoder ever learns of the source (Sutskever et al. 2014): the context is empty, and W_c half as wide.
+    The kinds of attention differ in `score` alone, a function of query and keys. If `score` is None
+    there is no attention: all that the decoder learns of the source is the encoder's last state,
+    with which its own state starts (Sutskever et al. 2014).
     """
 
-    def __init__(self, embedding: nn.Embedding, settings: Settings) -> None:
+    def __init__(
+        self,
+        embedding: nn.Embedding,
+        hidden_size: int,
+        score: Callable[[Tensor, Tensor], Tensor] | None = dot_score,
+    ) -> None:
         super().__init__()
-        size, attention = settings.hidden_size, settings.attention
         self.embedding = embedding
-        self.gru = nn.GRU(embedding.embedding_dim, size, batch_first=True)
-        self.W_c = nn.Linear(size if attention == "none" else 2 * size, size)
-        self.W_s = nn.Linear(size, embedding.num_embeddings)
-        self.score = dot_score if attention == "dot" else None
-        if attention == "additive":
-            self.score = AdditiveScore(size)  # made last, so that all else starts as it does with dot
+        self.score = score
+        self.gru = nn.GRU(embedding.embedding_dim, hidden_size, batch_first=True)
+        self.W_c = nn.Linear(hidden_size if score is None else 2 * hidden_size, hidden_size)
+        self.W_s = nn.Linear(hidden_size, embedding.num_embeddings)
 
     def forward(
         self, tokens: Tensor, hidden: Tensor, keys: Tensor, mask: Tensor
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Read T previous symbols at once and predict T next ones: the same call serves T = 1 and the whole target.
+        """Read T previous symbols and predict the T symbols that follow them.
 
-        h_t is the GRU's state of this step and owes nothing to the attention of earlier steps. So one GRU call gives
-        all queries, and one matrix product all their scores.
+        The context goes to the output and not into the GRU, so the state h_t does not depend on
+        what was found before. One GRU call therefore gives the queries of all T steps, and one
+        matrix product all their scores: T is a whole target in training, and 1 in decoding.
 
-        Shapes: tokens (B, T), hidden (1, B, H), keys (B, S, H), mask (B, S).
-        Returns (logits (B, T, vocabulary), hidden (1, B, H), weights (B, T, S), or None without attention).
+        Shapes: tokens (B, T), hidden (1, B, H), keys (B, S, H), mask (B, S). Returns (logits
+        (B, T, vocabulary), hidden (1, B, H), weights (B, T, S), or None without attention).
         """
-        query, hidden = self.gru(self.embedding(tokens), hidden)  # h_t                                       (B, T, H)
-        if self.score:
-            context, weights = attend(self.score(query, keys), keys, mask)  # c_t                             (B, T, H)
-        else:
-            context, weights = query[..., :0], None  # nothing to look at                                     (B, T, 0)
-        return self.final_output(context, query), hidden, weights
+        query, hidden = self.gru(self.embedding(tokens), hidden)  # h_t           (B, T, H)
+        if self.score is None:
+            return self.final_output(query), hidden, None
+        scores = self.score(query, keys)  # score(h_t, h_s)                       (B, T, S)
+        context, weights = attend(scores, keys, mask)  # c_t                      (B, T, H)
+        return self.final_output(query, context), hidden, weights
 
-    def final_output(self, context: Tensor, query: Tensor) -> Tensor:
-        """Combine what was found with what was asked, both (B, T, H): Luong et al. 2015, equations 5, 6, with biases.
+    def final_output(self, query: Tensor, context: Tensor | None = None) -> Tensor:
+        """Combine what was found with what was asked for, both (B, T, H), into logits.
 
-        Returns logits (B, T, vocabulary), what stands before the softmax in p(y_t | y_<t, x).
+        Luong et al. 2015, equations 5 and 6, with biases. Logits are what stands before the
+        softmax in p(y_t) = softmax(W_s tanh(W_c [c_t ; h_t])). Returns (B, T, vocabulary).
         """
-        attentional = torch.tanh(self.W_c(torch.cat([context, query], dim=-1)))  # tanh(W_c [c_t ; h_t])      (B, T, H)
+        found_and_asked = query if context is None else torch.cat([context, query], dim=-1)
+        attentional = torch.tanh(self.W_c(found_and_asked))  # tanh(W_c [c_t ; h_t])  (B, T, H)
         return self.W_s(attentional)
 
 
 class Seq2Seq(nn.Module):
-    """An encoder and a decoder that share one embedding."""
+    """An encoder and a decoder."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, encoder: EncoderRNN, decoder: AttnDecoderRNN) -> None:
         super().__init__()
-        embedding = nn.Embedding(FIRST_SYMBOL + len(settings.alphabet), settings.embedding_size)
-        nn.init.normal_(embedding.weight, std=settings.embedding_std)
-        self.encoder = EncoderRNN(embedding, settings)
-        self.decoder = AttnDecoderRNN(embedding, settings)
+        self.encoder = encoder
+        self.decoder = decoder
 
-    def forward(self, source: Tensor, lengths: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Encode `source` (B, S), read previous symbols, `tokens` (B, T); return the decoder's logits and weights."""
-        keys, hidden = self.encoder(source, lengths)
-        logits, _, weights = self.decoder(tokens, hidden, keys, source != PAD)
+    def forward(
+        self, source: Tensor, lengths: Tensor, tokens: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        """Encode source (B, S) with lengths (B,), then read tokens (B, T).
+
+        Returns (logits (B, T, vocabulary), weights (B, T, S), or None without attention).
+        """
+        keys, last_state = self.encoder(source, lengths)
+        logits, _, weights = self.decoder(tokens, last_state, keys, mask=source != PAD)
         return logits, weights
 
 
-# --- Training --------------------------------------------------------------------------------------------------------
+# --- Training -------------------------------------------------------------------------------------
+
+
+def setting(default: object, meaning: str, **limits: object) -> object:
+    """Declare a field of Settings. `limits` are `choices`, or `at_least` and `at_most`."""
+    return dataclasses.field(default=default, metadata={"meaning": meaning, **limits})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All that a run depends on. Each field is a flag, too: max_length is --max-length."""
+
+    task: str = setting("reverse", "what to do with a string", choices=tuple(TASKS))
+    alphabet: str = setting("abcdefghijklmnopqrstuvwxyz", "the symbols of the strings")
+    min_length: int = setting(1, "symbols in the shortest string", at_least=1, at_most=512)
+    max_length: int = setting(16, "symbols in the longest string", at_least=1, at_most=512)
+    encoder: str = setting("bidirectional", "how it reads", choices=("bidirectional", "forward"))
+    gates: str = setting("forgetful", "how update gates start", choices=("forgetful", "usual"))
+    attention: str = setting("dot", "its score", choices=("dot", "additive", "location", "none"))
+    hidden_size: int = setting(64, "numbers in a state; even", at_least=2, at_most=1024)
+    embedding_size: int = setting(16, "numbers in an embedding", at_least=1, at_most=1024)
+    embedding_std: float = setting(0.2, "spread of the embeddings", at_least=0, at_most=100)
+    steps: int = setting(400, "training steps", at_least=1, at_most=10**6)
+    batch_size: int = setting(64, "strings in a training step", at_least=1, at_most=4096)
+    lr: float = setting(0.03, "peak of the learning rate", at_least=0, at_most=1e99)
+    teacher_forcing: float = setting(
+        1.0, "chance of the true previous symbol", at_least=0, at_most=1
+    )
+    noise: float = setting(0.2, "share of previous symbols made random", at_least=0, at_most=1)
+    seed: int = setting(0, "draws the weights and the strings", at_least=0, at_most=2**32 - 1)
+    device: str = setting("cpu", "where PyTorch computes: cpu, cuda, mps")
 
 
 def build_model(settings: Settings) -> Seq2Seq:
-    """Return an untrained model, its weights drawn from `--seed`."""
+    """Return an untrained model whose weights are drawn from the settings' seed."""
     torch.manual_seed(settings.seed)
-    return Seq2Seq(settings).to(settings.device)
+    embedding = nn.Embedding(FIRST_SYMBOL + len(settings.alphabet), settings.embedding_size)
+    nn.init.normal_(embedding.weight, std=settings.embedding_std)
+    encoder = EncoderRNN(
+        embedding,
+        settings.hidden_size,
+        bidirectional=settings.encoder == "bidirectional",
+        forgetful=settings.gates == "forgetful",
+    )
+    scores = {
+        "dot": lambda: dot_score,
+        "additive": lambda: AdditiveScore(settings.hidden_size),
+        "location": lambda: LocationScore(settings.hidden_size, settings.max_length),
+        "none": lambda: None,
+    }
+    decoder = AttnDecoderRNN(embedding, settings.hidden_size, scores[settings.attention]())
+    return Seq2Seq(encoder, decoder).to(settings.device)
 
 
-def with_noise(tokens: Tensor, noise: float, vocabulary: int) -> Tensor:
-    """Replace each symbol, with probability `--noise`, by a random one (Xie et al. 2017); PAD, SOS and EOS stay.
+def learning_rate(step: int, num_steps: int, peak: float) -> float:
+    """Return the learning rate of training step `step`, which runs from 1 to `num_steps`.
 
-    A decoder that can trust the previous symbol may find its place by looking for it, and err where symbols repeat.
-    `--experiment alignment` shows what becomes of one that cannot.
+    It rises in a straight line to `peak` for a fifth of the training, then falls to zero.
     """
-    replaced = (torch.rand(tokens.shape, device=tokens.device) < noise) & (tokens >= FIRST_SYMBOL)
-    return torch.where(replaced, torch.randint_like(tokens, FIRST_SYMBOL, vocabulary), tokens)
+    progress = (step - 0.5) / num_steps
+    return peak * min(progress / 0.2, (1 - progress) / 0.8)
 
 
 def previous_tokens(target: Tensor) -> Tensor:
-    """Return what the decoder has read when it must write `target`: SOS, then all but the last. (B, T) -> (B, T)."""
+    """Return what precedes each token of `target`: SOS, then all but the last. (B, T) -> (B, T)."""
     return F.pad(target[:, :-1], (1, 0), value=SOS)
 
 
+def with_noise(tokens: Tensor, noise: float, num_symbols: int) -> Tensor:
+    """Replace each symbol with probability `noise` by a random one (Xie et al. 2017).
+
+    A decoder that can always trust the previous symbol may find its place by searching for it.
+    One that cannot has to count. PAD, SOS and EOS stay. Shapes: (B, T) -> (B, T).
+    """
+    is_replaced = torch.rand(tokens.shape, device=tokens.device) < noise
+    random_symbols = torch.randint_like(tokens, FIRST_SYMBOL, FIRST_SYMBOL + num_symbols)
+    return torch.where(is_replaced & (tokens >= FIRST_SYMBOL), random_symbols, tokens)
+
+
 def most_probable(logits: Tensor) -> Tensor:
-    """Return the most probable token, EOS or a symbol: PAD and SOS are never written. (..., vocabulary) -> (...)."""
+    """Return the most probable token, but never PAD or SOS: (..., vocabulary) -> (...)."""
     return EOS + logits[..., EOS:].argmax(dim=-1)
 
 
-def training_logits(model: Seq2Seq, source: Tensor, lengths: Tensor, target: Tensor, settings: Settings) -> Tensor:
-    """Return the logits (B, T, vocabulary) for every step of `target` (B, T), teacher-forced (Williams & Zipser 1989).
+def training_logits(
+    model: Seq2Seq,
+    source: Tensor,
+    lengths: Tensor,
+    target: Tensor,
+    teacher_forcing: float = 1.0,
+    noise: float = 0.0,
+) -> Tensor:
+    """Return the logits for every step of `target`: (B, T) -> (B, T, vocabulary).
 
-    With `--teacher-forcing 1` all steps go through the decoder in one call. Below 1 they go one by one, and each reads
-    the true symbol with that probability, else what the model has written (scheduled sampling, S. Bengio et al. 2015,
-    at a constant rate).
+    1. With full teacher forcing (Williams and Zipser 1989) the decoder reads the true previous
+       symbols, which are known beforehand, so one call serves all steps.
+    2. Otherwise it goes step by step. At each, it reads the true previous symbol with probability
+       `teacher_forcing`, else the one that it has just written (scheduled sampling, S. Bengio et
+       al. 2015, here at a constant rate).
     """
-    vocabulary = model.decoder.embedding.num_embeddings
-    true = previous_tokens(target)
-    if settings.teacher_forcing == 1:
-        return model(source, lengths, with_noise(true, settings.noise, vocabulary))[0]
+    num_symbols = model.decoder.embedding.num_embeddings - FIRST_SYMBOL
+    true_previous = previous_tokens(target)
+    if teacher_forcing == 1:
+        tokens = with_noise(true_previous, noise, num_symbols)
+        logits, _ = model(source, lengths, tokens)
+        return logits
+
     keys, hidden = model.encoder(source, lengths)
-    forced = torch.rand(target.shape, device=target.device) < settings.teacher_forcing
-    own, steps = true[:, :1], []
+    is_forced = torch.rand(target.shape, device=target.device) < teacher_forcing
+    written = true_previous[:, :1]  # SOS
+    all_logits = []
     for t in range(target.size(1)):
-        read = torch.where(forced[:, t : t + 1], true[:, t : t + 1], own)
-        logits, hidden, _ = model.decoder(with_noise(read, settings.noise, vocabulary), hidden, keys, source != PAD)
-        own = most_probable(logits)
-        steps.append(logits)
-    return torch.cat(steps, dim=1)
+        now = slice(t, t + 1)
+        tokens = torch.where(is_forced[:, now], true_previous[:, now], written)
+        tokens = with_noise(tokens, noise, num_symbols)
+        logits, hidden, _ = model.decoder(tokens, hidden, keys, mask=source != PAD)
+        written = most_probable(logits)
+        all_logits.append(logits)
+    return torch.cat(all_logits, dim=1)
 
 
-def train(model: Seq2Seq, settings: Settings) -> Iterator[float]:
-    """Train the model, and yield the loss of each step: cross-entropy per symbol in nats, EOS counted, PAD not.
+def train(model: Seq2Seq, settings: Settings) -> Iterator[tuple[int, float, float]]:
+    """Train the model; after each training step yield (step, loss, seconds of training so far).
 
-    Gradients longer than 1 are clipped to 1, for those of a recurrent network grow with the length.
+    It is a generator: each round of the caller's for loop runs one training step, and the caller
+    may look at the model in between, which does not count as training time.
 
-    Raises FloatingPointError at the first step after which the weights are NaN, infinite or more than 10,000 long.
+    1. Draw new strings. 2. Predict every output symbol. 3. Measure the loss, the cross-entropy per
+    symbol in nats; EOS counts, PAD does not. 4. Compute gradients, and shorten those longer than 1,
+    since recurrent networks sometimes produce very long ones. 5. Update the weights.
+
+    Raises FloatingPointError when a weight is no longer a finite number.
     """
-    strings = torch.Generator().manual_seed(2**32 - 1 - settings.seed)  # never the seed of the weights
-    optimizer = torch.optim.Adam(model.parameters(), lr=settings.lr, fused=True)
-    progress = (np.arange(settings.steps + 1) + 0.5) / settings.steps
-    shares = np.minimum(progress / 0.2, (1 - progress) / 0.8)  # the learning rate: up for a fifth, then down to zero
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, shares.item)
+    # A seed that differs from that of the weights, so that the two random streams do.
+    generator = torch.Generator().manual_seed(2**32 - 1 - settings.seed)
+    optimizer = torch.optim.Adam(model.parameters(), fused=True)
+    seconds = 0.0
     for step in range(1, settings.steps + 1):
-        source, lengths = sample_sources(settings.batch_size, settings, strings)
-        source = source.to(settings.device)
+        start = time.perf_counter()
+        # 1. A batch of strings that the model has never seen, and what they should become.
+        source, lengths = sample_sources(
+            settings.batch_size,
+            len(settings.alphabet),
+            settings.min_length,
+            settings.max_length,
+            generator,
+        )
+        source, lengths = source.to(settings.device), lengths.to(settings.device)
         target = make_targets(source, lengths, settings.task)
-        logits = training_logits(model, source, lengths, target, settings)
+        # 2. The prediction for every step of every target.
+        logits = training_logits(
+            model, source, lengths, target, settings.teacher_forcing, settings.noise
+        )
+        # 3. The loss. It knows nothing of positions: that the weights end up in the right place is
+        # learnt because all four steps of attention can be differentiated.
         loss = F.cross_entropy(logits.flatten(0, 1), target.flatten(), ignore_index=PAD)
+        # 4. The gradients.
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), max_norm=1)
+        # 5. The update.
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step, settings.steps, settings.lr)
         optimizer.step()
-        schedule.step()
-        if not nn.utils.get_total_norm(model.parameters()) < 1e4:
-            raise FloatingPointError(f"training diverged at step {step} of {settings.steps}, loss {loss.item():g}")
-        yield loss.item()
-
-
-def timed(losses: Iterator[float]) -> Iterator[tuple[float, float]]:
-    """Yield each loss with the seconds of training so far; what the caller does in between does not count."""
-    seconds, start = 0.0, time.perf_counter()
-    for loss in losses:
+        if not torch.isfinite(nn.utils.get_total_norm(model.parameters())):
+            raise FloatingPointError(f"training diverged at step {step} of {settings.steps}")
         seconds += time.perf_counter() - start
-        yield loss, seconds
-        start = time.perf_counter()
+        yield step, loss.item(), seconds
 
 
-# --- Greedy decoding and the metrics ---------------------------------------------------------------------------------
+# --- Decoding and metrics -------------------------------------------------------------------------
+
+SHIFTS = (-2, -1, 0, 1, 2)  # how many columns to the right of the true one a weight may lie
 
 
 @torch.no_grad()
-def greedy_decode(model: Seq2Seq, source: Tensor, lengths: Tensor, max_steps: int) -> tuple[Tensor, Tensor | None]:
-    """Write the most probable symbol at each step until every string has its EOS, or for `max_steps` steps.
+def greedy_decode(
+    model: Seq2Seq, source: Tensor, lengths: Tensor, max_steps: int
+) -> tuple[Tensor, Tensor | None]:
+    """Write the most probable symbol at each step until every string has its EOS.
 
-    Shapes: source (B, S), lengths (B,) on the CPU.
-    Returns (tokens (B, T), weights (B, T, S), or None without attention), with PAD in a string's tokens after its EOS.
+    It stops after `max_steps` in any case. Shapes: source (B, S), lengths (B,). Returns (tokens
+    (B, T), weights (B, T, S), or None without attention). After its EOS a string gets PAD.
     """
     keys, hidden = model.encoder(source, lengths)
     token = torch.full_like(source[:, :1], SOS)
-    finished = torch.zeros_like(token, dtype=torch.bool)
-    tokens, rows = [], []
-    while len(tokens) < max_steps and not finished.all():
-        logits, hidden, weights = model.decoder(token, hidden, keys, source != PAD)
-        token = most_probable(logits).masked_fill(finished, PAD)
-        finished = finished | (token == EOS)
-        tokens.append(token)
-        rows.append(weights)
-    return torch.cat(tokens, dim=1), None if weights is None else torch.cat(rows, dim=1)
-
-
-def evaluate(model: Seq2Seq, source: Tensor, lengths: Tensor, task: str) -> tuple[float, list[float] | None]:
-    """Decode N strings, (N, S) tokens with (N,) lengths, and compare them with what they should have become.
-
-    Returns exact match, the percentage of strings right as a whole, EOS included, and for each of SHIFTS the percentage
-    of output symbols (those with a true source position) whose largest weight is off by it; without attention None.
-    """
-    target = make_targets(source, lengths, task)
-    tokens, weights = greedy_decode(model, source, lengths, max_steps=target.size(1))
-    padded = F.pad(tokens, (0, target.size(1) - tokens.size(1)), value=PAD)
-    exact_match = 100 * (padded == target).all(dim=1).double().mean().item()
-    if weights is None:
-        return exact_match, None
-    true = true_positions(lengths, tokens.size(1), task).to(tokens.device)
-    shift = (weights.argmax(dim=-1) - true)[(true >= 0) & (tokens > EOS)]
-    return exact_match, [100 * (shift == k).sum().item() / max(1, len(shift)) for k in SHIFTS]
+    is_finished = torch.zeros_like(token, dtype=torch.bool)
+    all_tokens, all_weights = [], []
+    for _ in range(max_steps):
+        # Read the symbol just written, and write the next one.
+        logits, hidden, weights = model.decoder(token, hidden, keys, mask=source != PAD)
+        token = most_probable(logits).masked_fill(is_finished, PAD)
+        all_tokens.append(token)
+        all_weights.append(weights)
+        is_finished = is_finished | (token == EOS)
+        if is_finished.all():
+            break
+    tokens = torch.cat(all_tokens, dim=1)
+    return tokens, None if model.decoder.score is None else torch.cat(all_weights, dim=1)
 
 
 def evaluation_strings(settings: Settings, count: int = 2000) -> tuple[Tensor, Tensor]:
-    """Draw the strings of the evaluation: the same for every seed, independent of those in training.
+    """Draw the strings of the evaluation: the same for every seed, independent of the training.
 
-    Independent is not unseen: at the default settings 12 % of the 2,000 occur in training, those of 1 to 3 symbols.
+    Independent does not mean unseen: at the default settings 12 % of the 2,000 strings also occur
+    in training, nearly all of them of 1 to 3 symbols. Returns (source (N, S), lengths (N,)).
     """
-    strings = torch.Generator().manual_seed(987654321)  # few will train with the seed that draws the same
-    source, lengths = sample_sources(count, settings, strings)
-    return source.to(settings.device), lengths
+    source, lengths = sample_sources(
+        count,
+        len(settings.alphabet),
+        settings.min_length,
+        settings.max_length,
+        torch.Generator().manual_seed(987654321),
+    )
+    return source.to(settings.device), lengths.to(settings.device)
 
 
-# --- Figures and what the terminal shows -----------------------------------------------------------------------------
+def percent(hits: Tensor) -> float:
+    """Return how many of some booleans are True, in percent; nan if there are none at all."""
+    return 100 * hits.sum().item() / hits.numel() if hits.numel() else math.nan
 
 
-class Written(NamedTuple):
+def evaluate(
+    model: Seq2Seq, source: Tensor, lengths: Tensor, task: str
+) -> tuple[float, dict[int, float]]:
+    """Decode strings (N, S) with lengths (N,), and ask two questions.
+
+    1. Is the answer right? Exact match is the percentage of strings right as a whole, EOS included.
+    2. Is the picture right? For each k in SHIFTS, the percentage of output symbols whose largest
+       weight lies k columns to the right of their true source position. At k = 0 it is called
+       alignment.
+
+    Returns (exact match, {k: percentage}); the dictionary is empty without attention.
+    """
+    target = make_targets(source, lengths, task)
+    tokens, weights = greedy_decode(model, source, lengths, max_steps=target.size(1))
+    written = F.pad(tokens, (0, target.size(1) - tokens.size(1)), value=PAD)
+    exact_match = percent((written == target).all(dim=1))
+    if weights is None:
+        return exact_match, {}
+    positions = source_positions(lengths, tokens.size(1), task)
+    has_position = (tokens > EOS) & (positions >= 0)
+    shift = (weights.argmax(dim=-1) - positions)[has_position]
+    return exact_match, {k: percent(shift == k) for k in SHIFTS}
+
+
+# --- The run: what happens when you start the script ----------------------------------------------
+
+
+class Decoded(NamedTuple):
     """What a model made of one word, and where it looked."""
 
-    word: str
-    output: str
-    labels: list[str]  # of the rows: the symbols of the output, and EOS, if it was written
+    word: str  # S symbols
+    output: str  # the symbols that it wrote
+    labels: list[str]  # the same, and EOS if it wrote that: a label for each step
     weights: np.ndarray | None  # (T, S), or None without attention
-    places: list[int]  # the source position that each symbol should come from
+    positions: list[int]  # the source position from which each output symbol should come
 
 
-def encode(word: str, settings: Settings) -> tuple[Tensor, Tensor]:
+def tokens_of(word: str, settings: Settings) -> tuple[Tensor, Tensor]:
     """Return (source, lengths) of one word: (1, S) tokens and (1,)."""
     tokens = [FIRST_SYMBOL + settings.alphabet.index(symbol) for symbol in word]
-    return torch.tensor([tokens], device=settings.device), torch.tensor([len(word)])
+    lengths = torch.tensor([len(word)], device=settings.device)
+    return torch.tensor([tokens], device=settings.device), lengths
 
 
-def write(model: Seq2Seq, word: str, settings: Settings) -> Written:
-    """Decode one word greedily, for 2 len + 1 steps if no EOS comes."""
-    source, lengths = encode(word, settings)
+def as_decoded(word: str, tokens: Tensor, weights: Tensor | None, settings: Settings) -> Decoded:
+    """Turn tokens (1, T) and weights (1, T, S) into something to print and to draw."""
+    labels = [
+        "EOS" if i == EOS else settings.alphabet[i - FIRST_SYMBOL] for i in tokens[0].tolist()
+    ]
+    positions = source_positions(torch.tensor([len(word)]), len(word), settings.task)[0]
+    return Decoded(
+        word,
+        output="".join(label for label in labels if label != "EOS"),
+        labels=labels,
+        weights=None if weights is None else weights[0].cpu().numpy(),
+        positions=positions[positions >= 0].tolist(),
+    )
+
+
+def decode_word(model: Seq2Seq, word: str, settings: Settings) -> Decoded:
+    """Decode one word greedily; without an EOS it stops after twice the word's length."""
+    source, lengths = tokens_of(word, settings)
     tokens, weights = greedy_decode(model, source, lengths, max_steps=2 * len(word) + 1)
-    output = "".join(settings.alphabet[token - FIRST_SYMBOL] for token in tokens[0].tolist() if token != EOS)
-    places = true_positions(lengths, len(word), settings.task)[0].tolist()
-    labels = [*output, "EOS"][: tokens.size(1)]
-    return Written(word, output, labels, None if weights is None else weights[0].cpu().numpy(), places)
+    return as_decoded(word, tokens, weights, settings)
 
 
-def matrix_as_text(written: Written) -> str:
-    """Return the attention matrix in ASCII, five shades from blank to @, a row for each output symbol."""
-    lines = ["     " + " ".join(written.word)]
-    for label, weights in zip(written.labels, written.weights, strict=True):
-        lines.append(f"{label:>3}  " + " ".join(" .:*@"[min(4, int(5 * weight))] for weight in weights).rstrip())
-    return "\n".join(lines)
+class FourSteps(NamedTuple):
+    """Everything that a decoder with attention computes while it reads T tokens."""
+
+    query: Tensor  # h_t, (B, T, H)
+    scores: Tensor  # score(h_t, h_s), (B, T, S)
+    weights: Tensor  # alpha_ts, (B, T, S)
+    context: Tensor  # c_t, (B, T, H)
+    logits: Tensor  # (B, T, vocabulary)
 
 
 @torch.no_grad()
-def four_steps(model: Seq2Seq, word: str, settings: Settings) -> str:
-    """Return the numbers of the four steps that write the third output symbol, or EOS, if there are fewer."""
-    source, lengths = encode(word, settings)
-    tokens = previous_tokens(greedy_decode(model, source, lengths, max_steps=len(word) + 1)[0])[:, :3]
-    keys, hidden = model.encoder(source, lengths)
-    query, _ = model.decoder.gru(model.decoder.embedding(tokens), hidden)
+def four_steps(model: Seq2Seq, source: Tensor, lengths: Tensor, tokens: Tensor) -> FourSteps:
+    """Read tokens (B, T), as the model's forward does, and keep what it computes on the way."""
+    keys, last_state = model.encoder(source, lengths)
+    query, _ = model.decoder.gru(model.decoder.embedding(tokens), last_state)
     scores = model.decoder.score(query, keys)
-    context, weights = attend(scores, keys, source != PAD)
-    lines = [f"output symbol {tokens.size(1)}:", "  s  symbol    score  weight"]
-    for s, (symbol, score, weight) in enumerate(zip(word, scores[0, -1], weights[0, -1], strict=True)):
+    context, weights = attend(scores, keys, mask=source != PAD)
+    logits = model.decoder.final_output(query, context)
+    return FourSteps(query, scores, weights, context, logits)
+
+
+def four_steps_as_text(model: Seq2Seq, decoded: Decoded, settings: Settings) -> str:
+    """Return the numbers with which the third output symbol was written, or the last before it."""
+    t = min(2, len(decoded.labels) - 1)
+    source, lengths = tokens_of(decoded.word, settings)
+    written, _ = tokens_of(decoded.output[:t], settings)
+    steps = four_steps(model, source, lengths, F.pad(written.long(), (1, 0), value=SOS))
+    lines = [f"How output symbol {t + 1} was written:", "  s  symbol    score  weight"]
+    for s, symbol in enumerate(decoded.word):
+        score, weight = steps.scores[0, t, s].item(), steps.weights[0, t, s].item()
         lines.append(f" {s:>2}  {symbol:<6}  {score:7.2f}  {weight:6.3f}")
-    for name, c_t in (("the context", context), ("zeros in its place", torch.zeros_like(context))):
-        best = model.decoder.final_output(c_t, query)[0, -1].softmax(dim=-1)[EOS:].topk(3)
-        found = [f"{['EOS', *settings.alphabet][i]} {p:.3f}" for p, i in zip(*best, strict=True)]
-        lines.append(f"next symbol with {name}: {', '.join(found)}")
+    zeros = torch.zeros_like(steps.context)
+    for name, context in (("the context", steps.context), ("zeros in its place", zeros)):
+        with torch.no_grad():
+            logits = model.decoder.final_output(steps.query, context)[0, t]
+        token = int(most_probable(logits))
+        symbol = ["EOS", *settings.alphabet][token - EOS]
+        probability = logits.softmax(dim=-1)[token].item()
+        lines.append(f"next symbol with {name}: {symbol} (probability {probability:.3f})")
     return "\n".join(lines)
 
 
-def draw_matrix(axes: Axes, written: Written, rows: int = sys.maxsize, readable: int = 40) -> AxesImage:
-    """Draw the weights, (T, S), or their first `rows`: a row for each output symbol, a column for each source symbol.
+def matrix_as_text(decoded: Decoded) -> str:
+    """Return the attention matrix as text: five shades from blank to @, a row for each output."""
+    lines = ["     " + " ".join(decoded.word)]
+    for label, weights in zip(decoded.labels, decoded.weights, strict=True):
+        shades = [" .:*@"[min(4, int(5 * weight))] for weight in weights]
+        lines.append(f"{label:>3}  {' '.join(shades)}".rstrip())
+    return "\n".join(lines)
 
-    A ring marks where each symbol comes from, so that a picture one column off is seen to be. A word of more than
-    `readable` symbols has positions in their place, and no rings.
+
+def run(settings: Settings, word: str, folder: Path) -> None:
+    """Train one model, show how it goes and what has come of it, and draw its figures."""
+    print(
+        f"task: {settings.task} strings of {settings.min_length} to {settings.max_length} symbols"
+    )
+
+    # Train, and look now and then at what the model makes of one word.
+    model = build_model(settings)
+    losses, snapshots = [], {}
+    snapshot_steps = {max(1, settings.steps * k // 8) for k in (0, 1, 2, 3, 4, 8)}
+    for step, loss, seconds in train(model, settings):
+        losses.append(loss)
+        if step in snapshot_steps or step % max(1, settings.steps // 16) == 0:
+            decoded = decode_word(model, word, settings)
+            progress = f"step {step} of {settings.steps}  loss {loss:.4f}"
+            print(f"{progress}  {word} -> {decoded.output}", flush=True)
+        if step in snapshot_steps:
+            snapshots[step] = decoded
+
+    # Report: one word in detail, then the metrics on many strings.
+    exact_match, shares = evaluate(model, *evaluation_strings(settings), settings.task)
+    has_attention = settings.attention != "none"
+    if has_attention:
+        print(f"\n{four_steps_as_text(model, decoded, settings)}\n\n{matrix_as_text(decoded)}\n")
+        columns = ", ".join(f"{k:+d} {share:.2f}%" for k, share in shares.items())
+        print(f"off the true column by: {columns}")
+    if not settings.min_length <= len(word) <= settings.max_length:
+        print(f"{word} has {len(word)} symbols, a length that this model was not trained on")
+    print(f"exact match: {exact_match:.2f}% ({round(20 * exact_match)} of 2000 strings)")
+    if has_attention:
+        left, right = f"left {shares[-1]:.2f}%", f"right {shares[1]:.2f}%"
+        print(f"alignment: {shares[0]:.2f}% (one column {left}, {right})")
+    print(f"training time: {seconds:.1f} s")
+
+    # Draw.
+    save(draw_loss(losses, snapshots).savefig, folder / "pytorch_seq2seq_loss.png")
+    if has_attention:
+        save(draw_attention(decoded).savefig, folder / "pytorch_attention_matrix.png")
+        save(animate_decoding(decoded), folder / "pytorch_decoding.gif")
+
+
+# ==================================================================================================
+# THE LESSON ENDS HERE. You have seen the whole program. Below stand the pictures that it draws, the
+# experiments that test what the lesson claims, and the command line.
+# ==================================================================================================
+
+# --- Pictures -------------------------------------------------------------------------------------
+
+ORANGE, BLUE, GREEN, PINK, GREY = "#E69F00", "#0072B2", "#009E73", "#CC79A7", "0.55"
+
+
+def word_that_fits(preferred: str, settings: Settings) -> str:
+    """Return the preferred word, or else one that fits the alphabet and the lengths."""
+    fits = settings.min_length <= len(preferred) <= settings.max_length
+    if fits and set(preferred) <= set(settings.alphabet):
+        return preferred
+    return (settings.alphabet * settings.max_length)[: settings.max_length]
+
+
+def draw_matrix(
+    axes: Axes, decoded: Decoded, num_rows: int | None = None, readable: int = 24
+) -> AxesImage:
+    """Draw attention weights: a row for each output symbol, a column for each source symbol.
+
+    A ring marks the source position from which each symbol should come, so that a picture that is
+    one column off shows it. Only the first `num_rows` rows are filled, by default all. Where there
+    are more than `readable` symbols, they and the rings are left out.
     """
-    word, labels = written.word, written.labels
-    shown = np.where(np.arange(len(labels))[:, None] < rows, written.weights, math.nan)
-    image = axes.imshow(shown, cmap="viridis", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
-    axes.set(autoscale_on=False, xlabel="source symbol", ylabel="output symbol")
-    if len(word) <= readable:
-        places = written.places[: min(rows, len(written.output))]
-        for color, width in (("white", 3.5), ("tab:red", 1.5)):
-            ring = {"markeredgecolor": color, "markeredgewidth": width, "markersize": min(10, 240 / len(word))}
-            axes.plot(places, range(len(places)), "o", markerfacecolor="none", **ring)
-        axes.set_xticks(range(len(word)), list(word), parse_math=False)
-    if len(labels) <= readable + 1:
-        axes.set_yticks(range(len(labels)), [*labels[:rows], *[""] * (len(labels) - rows)], parse_math=False)
+    num_rows = len(decoded.labels) if num_rows is None else num_rows
+    weights = decoded.weights.copy()
+    weights[num_rows:] = math.nan
+    image = axes.imshow(weights, cmap="viridis", vmin=0, vmax=1, aspect="auto")
+    axes.set(xlabel="source symbol", ylabel="output symbol", autoscale_on=False)
+    if max(len(decoded.word), len(decoded.output)) > readable:
+        return image
+    num_rings = min(num_rows, len(decoded.output), len(decoded.positions))
+    for colour, width in (("white", 3), ("tab:red", 1.3)):
+        style = {"markeredgecolor": colour, "markeredgewidth": width, "markersize": 7}
+        places = decoded.positions[:num_rings]
+        axes.plot(places, range(num_rings), "o", markerfacecolor="none", **style)
+    axes.set_xticks(range(len(decoded.word)), list(decoded.word), parse_math=False)
+    axes.set_yticks(range(num_rows), decoded.labels[:num_rows], parse_math=False)
     return image
 
 
-def draw_attention(written: Written) -> Figure:
+def draw_attention(decoded: Decoded) -> Figure:
     """Draw the attention matrix of the trained model."""
     figure = Figure(figsize=(8, 7), dpi=150, layout="constrained")
     axes = figure.subplots()
-    figure.colorbar(draw_matrix(axes, written), label="attention weight")
-    axes.set_title("Where the decoder looks" + " (rings: where the symbols come from)" * bool(axes.lines), size=11)
+    figure.colorbar(draw_matrix(axes, decoded), label="attention weight")
+    axes.set_title("Where the decoder looks (a ring: where the symbol comes from)", size=11)
     return figure
 
 
-def draw_decoding(written: Written) -> FuncAnimation:
-    """Animate how the decoder writes the word, some symbols a frame if they are many, after a rest on the whole."""
-    figure = Figure(figsize=(8, 3.6), dpi=100, layout="constrained")
+def animate_decoding(decoded: Decoded) -> Callable[[Path], None]:
+    """Animate how the decoder writes a word, in at most 16 frames; return what writes the GIF.
+
+    It opens on the first symbol, writes a symbol a second, and stops at the last one. Symbols still
+    to be written are grey. EOS, for which there is no right place to look, is left out.
+    """
+    figure = Figure(figsize=(8, 4), dpi=100, layout="constrained")
+    canvas = FigureCanvasAgg(figure)
     bars, matrix = figure.subplots(1, 2)
-    figure.colorbar(draw_matrix(matrix, written), label="attention weight")
-    frames = np.unique(np.linspace(0, len(written.weights), 17).astype(int)).tolist()
-
-    def draw_frame(rows: int) -> None:
-        bars.clear()
+    num_symbols = max(1, len(decoded.output))
+    decoded = decoded._replace(weights=decoded.weights[:num_symbols])
+    figure.colorbar(draw_matrix(matrix, decoded), ax=matrix, label="attention weight")
+    frames = []
+    for row in np.linspace(1, num_symbols, min(16, num_symbols)).astype(int).tolist():
         matrix.clear()
-        draw_matrix(matrix, written, rows, readable=20)
-        weights = written.weights[rows - 1] if rows else np.zeros(len(written.word))
-        bars.bar(range(len(written.word)), weights, color="#E69F00")
-        bars.set(ylim=(0, 1), xlabel="source symbol", ylabel="attention weight", xlim=matrix.get_xlim())
-        if len(written.word) <= 20:
-            bars.set_xticks(range(len(written.word)), list(written.word), parse_math=False)
-        bars.set_title("writes: " + " ".join(written.labels[:rows][-14:]), loc="left", size=12, parse_math=False)
+        draw_matrix(matrix, decoded, row)
+        bars.clear()
+        bars.bar(range(len(decoded.word)), decoded.weights[row - 1], color=ORANGE)
+        bars.set(ylim=(0, 1), xlim=matrix.get_xlim(), xlabel="source symbol")
+        bars.set_ylabel("attention weight")
+        bars.set_xticks(matrix.get_xticks(), matrix.get_xticklabels(), parse_math=False)
+        # The word, its output in grey, and over it in black what is written so far.
+        for text, colour in ((decoded.output[:24], "0.7"), (decoded.output[:row][:24], "black")):
+            lines = f"reads  {decoded.word[:24]}\nwrites {text}"
+            place = {"xy": (0, 1.03), "xycoords": "axes fraction", "parse_math": False}
+            bars.annotate(lines, **place, color=colour, size=12, family="monospace")
+        canvas.draw()
+        figure.set_layout_engine("none")  # what is laid out for the first frame stays where it is
+        frames.append(Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB"))
 
-    draw_frame(frames[-1])
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # what is laid out for the last frame stays where it is in all
-    return FuncAnimation(figure, draw_frame, frames=[*[frames[-1]] * 3, *frames[:-1]])
+    def write_gif(path: Path) -> None:
+        frames[0].save(path, save_all=True, append_images=frames[1:], duration=1000)
+
+    return write_gif
 
 
-def draw_loss(losses: list[float], snapshots: dict[int, Written]) -> Figure:
-    """Draw the loss of every step, and above it what the model made of a word at some of them: {step: Written}."""
+def draw_loss(losses: list[float], snapshots: dict[int, Decoded]) -> Figure:
+    """Draw the loss of every training step, and above it what the model made of a word at some."""
     figure = Figure(figsize=(8, 6), dpi=150, layout="constrained")
-    above, below = figure.subfigures(2, 1, height_ratios=[1, 2]) if snapshots else (None, figure)
-    axes = below.subplots()
-    axes.semilogy(range(1, len(losses) + 1), losses, "." if len(losses) < 3 else "-", linewidth=1)
-    axes.set(xlabel="training step", ylabel="cross-entropy (nats per symbol)")
+    drawable = {step: decoded for step, decoded in snapshots.items() if decoded.weights is not None}
+    above, below = figure.subfigures(2, 1, height_ratios=[2, 3])
+    axes = (below if drawable else figure).subplots()
+    style = "." if len(losses) < 3 else "-"
+    axes.plot(range(1, len(losses) + 1), losses, style, linewidth=1, color=BLUE)
+    axes.set(xlabel="training step", ylabel="loss (nats per symbol)", ylim=(0, 1.1 * max(losses)))
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(alpha=0.3)
-    if not snapshots:
+    if not drawable:
         return figure
-    panels = above.subplots(1, len(snapshots), squeeze=False)[0]
-    for letter, panel, (step, written) in zip("ABCDEF", panels, snapshots.items(), strict=False):
-        axes.plot(step, losses[step - 1], "o", color="black")
-        axes.annotate(letter, (step, losses[step - 1]), (-11, -13), textcoords="offset points", size=11)
-        image = draw_matrix(panel, written._replace(places=[]))
-        panel.set(xticks=[], yticks=[], ylabel="")
+    panels = above.subplots(1, len(drawable), squeeze=False)[0]
+    for letter, panel, (step, decoded) in zip("ABCDEF", panels, drawable.items(), strict=False):
+        # A letter on the curve, and the matrix above it. All panels have as many rows as the word
+        # needs, EOS included, so that their rows have the same height.
+        axes.plot(step, losses[step - 1], "o", color="black", clip_on=False)
+        axes.annotate(letter, (step, losses[step - 1]), (4, 5), textcoords="offset points", size=11)
+        image = draw_matrix(panel, decoded._replace(positions=[]))
+        panel.set(xticks=[], yticks=[], ylabel="", ylim=(len(decoded.word) + 0.5, -0.5))
         panel.set_title(f"{letter}: step {step}", size=10)
-        output = written.output if len(written.output) < 13 else written.output[:10] + "..."
+        output = decoded.output if len(decoded.output) <= 12 else f"{decoded.output[:9]}..."
         panel.set_xlabel(output, size=9, parse_math=False)
-    above.colorbar(image, ax=panels[-1], label="weight", ticks=[0, 1])
+    above.colorbar(image, ax=panels, label="weight", ticks=[0, 1])
     return figure
 
 
-# --- Experiments -----------------------------------------------------------------------------------------------------
+# --- Experiments: how they run --------------------------------------------------------------------
 
 
 class Experiment(NamedTuple):
-    """A question, put to several models that differ in what the question is about."""
+    """A question, put to several models that differ in what the question is about.
 
-    rows: dict[str, dict[str, object]]  # the name of each model, and what it changes of the settings
-    measure: Callable[[Settings], dict]  # trains one model and returns what it measured
-    draw: Callable[[dict[str, list[dict]]], Figure]  # what the runs of each row have measured -> the figure
-    runs: int = 3
-
-
-def prepare_process() -> None:
-    """Set up a process for training."""
-    torch.set_num_threads(1)  # the matrices are too small to share: two threads would mostly wait for each other
-    torch.optim.Adam([torch.zeros(1, requires_grad=True)])  # imports torch's compiler, which is no part of training
-    if parent := multiprocessing.parent_process():  # if that is killed, this one ends, too
-        threading.Thread(target=lambda: parent.join() or os._exit(1), daemon=True).start()
-
-
-def run_rows(experiment: Experiment, settings: Settings, runs: int, workers: int) -> Iterator[tuple]:
-    """Measure each row with `runs` seeds, from that of the settings on; yield (row, its settings, what it measured).
-
-    They come as they end. Each seeds all that it draws, so that but for times nothing depends on the `workers`.
+    A run is a dictionary: its row and seed, the settings that differ between rows, and every number
+    that it measured. The printed table, the CSV file and the figure are all made of such runs.
     """
-    seeds = range(settings.seed, settings.seed + runs)
-    jobs = [(row, settings._replace(**new, seed=seed)) for row, new in experiment.rows.items() for seed in seeds]
-    jobs.sort(key=lambda job: -job[1].steps)  # the long ones first, so that all cores end together
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), prepare_process) as pool:
-        try:
-            handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited: Ctrl-C is for this process alone
-            futures = {pool.submit(experiment.measure, changed): (row, changed) for row, changed in jobs}
-            signal.signal(signal.SIGINT, handler)
-            for future in as_completed(futures):
-                yield *futures[future], future.result()
-        except BaseException:
-            for process in multiprocessing.active_children():
-                process.terminate()
-            raise
+
+    rows: dict[str, dict[str, object]]  # the name of each model, and the settings it changes
+    measure: Callable[[Settings], dict]  # trains one model, returns {name: number}
+    draw: Callable[[dict[str, list[dict]]], Figure]  # the runs of each row -> the figure
+    columns: tuple[str, ...]  # what the printed table shows of a run
+    num_seeds: int
 
 
-def median_and_range(values: list[float]) -> str:
-    """Return the median and the range of some runs, inf as "never" and nan as "none": 99.95 (99.8 to 100)."""
-    numbers = [f"{x:,.2f}".rstrip("0").rstrip(".") for x in (np.median(values), min(values), max(values))]
-    middle, low, high = ({"inf": "never", "nan": "none"}.get(number, number) for number in numbers)
+def settings_that_differ(experiment: Experiment) -> list[str]:
+    """Return the names of the settings that some row changes."""
+    changed = {name for changes in experiment.rows.values() for name in changes}
+    return [field.name for field in dataclasses.fields(Settings) if field.name in changed]
+
+
+def start_worker() -> None:
+    """Prepare a process for training: one thread, and Ctrl-C is for the parent alone."""
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def run_job(job: tuple[str, Callable[[Settings], dict], Settings]) -> tuple[str, Settings, dict]:
+    """Measure one row with one seed."""
+    row, measure, settings = job
+    return row, settings, measure(settings)
+
+
+def count_workers() -> int:
+    """Return how many processes to start: one for each core that this process may use.
+
+    At most 61, which is all that Windows can wait for. 1, which means none, where a new process
+    could not find the functions of this script, as under a profiler.
+    """
+    if __name__ == "__main__":
+        main_module = sys.modules["__main__"]
+        spec = getattr(main_module, "__spec__", None)
+        is_found = main_module.__dict__ is globals() and (not spec or spec.name != "__main__")
+    else:
+        is_found = importlib.machinery.PathFinder.find_spec(__name__) is not None
+    has_affinity = hasattr(os, "sched_getaffinity")
+    num_cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+    return min(61, num_cores) if is_found else 1
+
+
+def run_jobs(
+    experiment: Experiment, settings: Settings, num_seeds: int, num_workers: int
+) -> Iterator[tuple[str, Settings, dict]]:
+    """Measure each row with `num_seeds` seeds; yield (row, its settings, numbers) as they end.
+
+    Each run seeds all that it draws, so nothing but times depends on the number of workers.
+    """
+    jobs = [
+        (row, experiment.measure, dataclasses.replace(settings, **changes, seed=seed))
+        for row, changes in experiment.rows.items()
+        for seed in range(settings.seed, settings.seed + num_seeds)
+    ]
+    jobs.sort(key=lambda job: -job[2].steps)  # long ones first, so that all cores end together
+    if num_workers == 1:
+        yield from map(run_job, jobs)
+        return
+    with multiprocessing.get_context("spawn").Pool(num_workers, start_worker) as pool:
+        yield from pool.imap_unordered(run_job, jobs)
+
+
+def short(number: float) -> str:
+    """Return a number as a table shows it: two decimals from 99 to 100, one below 10, else none."""
+    if math.isinf(number):
+        return "never"
+    digits = 2 if 99 < number < 100 else 1 if abs(number) < 10 else 0
+    text = f"{round(number, digits) + 0.0:,.{digits}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def cell(values: list[object]) -> str:
+    """Return the median and the range of some runs, as 5.4 (4.5 to 6.9).
+
+    Of a yes-or-no question it counts the yeses, as 9 of 10. A setting stays as it is.
+    """
+    if isinstance(values[0], str):
+        return values[0]
+    if isinstance(values[0], bool):
+        return f"{sum(values)} of {len(values)}"
+    if any(math.isnan(value) for value in values):
+        return ""
+    middle, low, high = short(float(np.median(values))), short(min(values)), short(max(values))
     return middle if low == high else f"{middle} ({low} to {high})"
 
 
-def markdown_table(results: dict[str, list[dict]]) -> str:
-    """Return a line for each row of an experiment: the median and the range of each number that its runs measured."""
-    columns = [name for name, value in next(iter(results.values()))[0].items() if isinstance(value, int | float)]
-    lines = [f"| model | {' | '.join(columns)} |", f"|---{'|--:' * len(columns)}|"]
-    for row, runs in results.items():
-        lines.append(f"| {row} | {' | '.join(median_and_range([run[name] for run in runs]) for name in columns)} |")
-    return "\n".join(lines)
+def markdown_table(runs_of: dict[str, list[dict]], columns: tuple[str, ...]) -> str:
+    """Return a line for each row, with the median and the range of each column over its runs."""
+    table = [f"| model | {' | '.join(columns)} |", f"|---{'|--:' * len(columns)}|"]
+    for row, runs in runs_of.items():
+        cells = [cell([one_run[column] for one_run in runs]) for column in columns]
+        table.append(f"| {row} | {' | '.join(cells)} |")
+    return "\n".join(table)
+
+
+def write_csv(runs_of: dict[str, list[dict]], path: Path) -> None:
+    """Write a line for each run, a column for each of its numbers; pictures are left out."""
+    lines = [
+        {name: value for name, value in one_run.items() if not isinstance(value, Decoded)}
+        for runs in runs_of.values()
+        for one_run in runs
+    ]
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, lines[0], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(lines)
+
+
+def run_experiment(name: str, settings: Settings, num_seeds: int, folder: Path) -> None:
+    """Run all rows of an experiment, print its table, write its CSV file and draw its figure."""
+    experiment, start, steps_done = EXPERIMENTS[name], time.perf_counter(), 0
+    settings_of = {
+        row: dataclasses.replace(settings, **changes) for row, changes in experiment.rows.items()
+    }
+    steps_in_all = num_seeds * sum(changed.steps for changed in settings_of.values())
+    runs_of = {row: [{}] * num_seeds for row in experiment.rows}
+    finished = run_jobs(experiment, settings, num_seeds, count_workers())
+    for count, (row, changed, measured) in enumerate(finished, start=1):
+        differing = {name: f"{getattr(changed, name)}" for name in settings_that_differ(experiment)}
+        numbers = {
+            name: round(value, 4) if isinstance(value, float) else value
+            for name, value in measured.items()
+        }
+        index = changed.seed - settings.seed
+        runs_of[row][index] = {"row": row, "seed": changed.seed, **differing, **numbers}
+        steps_done += changed.steps
+        left = (time.perf_counter() - start) * (steps_in_all / steps_done - 1)
+        ended = f"{row}, seed {changed.seed}: exact match {measured['exact match']:.2f}%"
+        print(
+            f"{count} of {num_seeds * len(runs_of)}  {ended}  (about {left:.0f} s left)", flush=True
+        )
+    print(f"\n{markdown_table(runs_of, experiment.columns)}\n")
+    for rule in ("off by one", "follows a swap"):
+        if rule in experiment.columns:
+            print(how_often_foretold(runs_of, rule))
+    save(lambda path: write_csv(runs_of, path), folder / f"pytorch_{name}.csv")
+    save(experiment.draw(runs_of).savefig, folder / f"pytorch_{name}.png")
+
+
+# --- Experiment: what does one vector cost? -------------------------------------------------------
 
 
 def measure_bottleneck(settings: Settings) -> dict:
-    """Train for a budget of steps and see what it buys: exact match, by source length, a quarter beyond training."""
+    """Train, then measure exact match for each source length, a quarter beyond the trained ones."""
     model = build_model(settings)
-    *_, (_, seconds) = timed(train(model, settings))
-    exact = {}
+    for _, _, seconds in train(model, settings):
+        pass
+    exact_at = {}
     for length in range(settings.min_length, math.ceil(1.25 * settings.max_length) + 1):
-        strings = evaluation_strings(settings._replace(min_length=length, max_length=length), 500)
-        exact[length], _ = evaluate(model, *strings, settings.task)
+        fixed = dataclasses.replace(settings, min_length=length, max_length=length)
+        exact_at[length], _ = evaluate(model, *evaluation_strings(fixed, 500), settings.task)
+    # The longest length up to which nine of ten strings are right, at it and at all shorter ones.
+    reached = settings.min_length - 1
+    while exact_at.get(reached + 1, 0) >= 90:
+        reached += 1
+    exact_match, _ = evaluate(model, *evaluation_strings(settings), settings.task)
     return {
-        "steps": settings.steps,
         "seconds": seconds,
-        "exact match": evaluate(model, *evaluation_strings(settings), settings.task)[0],
-        "at the longest trained": exact[settings.max_length],
-        "90 % right up to length": max((n for n in exact if min(exact[m] for m in exact if m <= n) >= 90), default=0),
-        "by length": {length: share for length, share in exact.items() if length <= settings.max_length},
-        "beyond": {length: share for length, share in exact.items() if length > settings.max_length},
+        "exact match": exact_match,
+        "90 % right up to length": reached,
+        **{f"exact match at length {length}": share for length, share in exact_at.items()},
     }
 
 
-def draw_bottleneck(results: dict[str, list[dict]]) -> Figure:
-    """Draw exact match by source length, the median of the runs: a panel for each model, a line for each budget."""
-    figure = Figure(figsize=(8, 6.5), dpi=150, layout="constrained")
-    panels = dict(zip(BUDGETS, figure.subplots(2, 3, sharex=True, sharey=True).flat, strict=True))
-    budgets = sorted({runs[0]["steps"] for runs in results.values()})
-    drawn = {}
-    for row, runs in results.items():
-        i, axes = budgets.index(runs[0]["steps"]), panels[row.rsplit(",", 1)[0]]
-        curves = [{**run["by length"], **run["beyond"]} for run in runs]
-        lengths, exact = list(curves[0]), np.median([list(curve.values()) for curve in curves], axis=0)
-        look = {"color": colormaps["viridis_r"](0.2 + 0.8 * i / len(budgets)), "marker": "os^vDP*X"[i], "markersize": 4}
-        (drawn[budgets[i]],) = axes.plot(lengths, exact, label=f"{budgets[i]} steps", **look)
-    edge = max(runs[0]["by length"]) + 0.5
-    for model, axes in panels.items():
-        axes.axvspan(edge, lengths[-1] + 0.5, color="0.88")
-        axes.text(lengths[-1] + 0.3, 99, "never trained", rotation=90, ha="right", va="top", size=9)
-        axes.set_title(model, size=10)
-        axes.set(ylim=(-3, 103), xlim=(lengths[0] - 0.5, lengths[-1] + 0.5))
-        axes.set(xlabel="source length (symbols)", ylabel="exact match (%)")
-        axes.label_outer()
+def draw_bottleneck(runs_of: dict[str, list[dict]]) -> Figure:
+    """Draw exact match by source length, the median over seeds: a line for each training budget."""
+    figure = Figure(figsize=(8, 4.6), dpi=150, layout="constrained")
+    panels = figure.subplots(1, 3, sharey=True, width_ratios=[3, 3, 2])
+    prefix = "exact match at length "
+    lengths = [int(k.removeprefix(prefix)) for k in next(iter(runs_of.values()))[0] if prefix in k]
+    longest = max(lengths) * 4 // 5
+    for axes, (family, (budgets, _)) in zip(panels, BUDGETS.items(), strict=False):
+        for steps in budgets:
+            runs = runs_of[f"{family}, {steps:,} steps"]
+            exact = [np.median([one_run[f"{prefix}{n}"] for one_run in runs]) for n in lengths]
+            is_common = steps == 400
+            style = {"color": ORANGE if is_common else BLUE, "linewidth": 3 if is_common else 1.2}
+            axes.plot(lengths, exact, **style, alpha=1 if is_common else 0.8)
+            # The number of steps stands where the line falls through a height of its own.
+            height = 50 if len(budgets) < 4 else 78 - 56 * budgets.index(steps) / (len(budgets) - 1)
+            at = next((n for n in lengths if exact[lengths.index(n)] < height), lengths[-1])
+            bold = "bold" if is_common else "normal"
+            box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5}
+            place = (min(at - 0.5, longest + 1), height)
+            axes.text(*place, f"{steps:,}", size=9, weight=bold, ha="center", va="center", bbox=box)
+        axes.axvspan(longest + 0.5, lengths[-1] + 0.5, color="0.88", zorder=0)
+        axes.text(lengths[-1], 101, "never trained", rotation=90, ha="center", va="top", size=9)
+        axes.set_title(family.replace(" with", "\nwith"), size=11)
+        axes.set(xlim=(lengths[0] - 0.5, lengths[-1] + 0.5), ylim=(-3, 104))
+        axes.set_xlabel("source length (symbols)")
         axes.grid(alpha=0.3)
-    figure.legend(handles=[drawn[n] for n in budgets], loc="outside lower center", ncols=4)
+    panels[0].set_ylabel("strings right (%)")
+    figure.supxlabel("A number at a line: training steps. The thick line: 400 steps.", size=10)
     return figure
 
 
-ONE_VECTOR = {"attention": "none", "encoder": "forward", "noise": 0.0}  # what suits a model without attention best
+# What suits a model without attention best, as far as we tried.
+ONE_VECTOR = {"attention": "none", "encoder": "forward", "noise": 0.0}
 BUDGETS = {
-    "no attention, copying": ((200, 400, 800, 1600, 3200), {**ONE_VECTOR, "task": "copy"}),
-    "no attention, reversing": ((200, 400, 800, 1600, 3200), ONE_VECTOR),
-    "the same, twice the vector": ((200, 400, 800, 1600), {**ONE_VECTOR, "hidden_size": 128, "lr": 0.02}),
-    "dot attention, copying": ((50, 100, 150, 400), {"task": "copy"}),
-    "dot attention, reversing": ((50, 100, 150, 400), {}),
-    "the same, half the vector": ((50, 100, 150, 400), {"hidden_size": 32}),
+    "reversing without attention": ((200, 400, 800, 1600, 3200), ONE_VECTOR),
+    "reversing with attention": ((50, 100, 150, 400), {}),
+    "copying without attention": ((400, 1600), {**ONE_VECTOR, "task": "copy"}),
+}
+SIZES = {
+    "16 numbers, 1,600 steps": {"hidden_size": 16, "steps": 1600},
+    "32 numbers, 1,600 steps": {"hidden_size": 32, "steps": 1600},
+    "128 numbers, 1,600 steps": {"hidden_size": 128, "steps": 1600, "lr": 0.02},
+    "16 numbers, 12,800 steps": {"hidden_size": 16, "steps": 12800},
+    "32 numbers, 12,800 steps": {"hidden_size": 32, "steps": 12800},
 }
 BOTTLENECK = Experiment(
-    {f"{model}, {n} steps": {**changes, "steps": n} for model, (budgets, changes) in BUDGETS.items() for n in budgets},
-    measure_bottleneck,
-    draw_bottleneck,
+    rows={
+        **{
+            f"{family}, {steps:,} steps": {**changes, "steps": steps}
+            for family, (budgets, changes) in BUDGETS.items()
+            for steps in budgets
+        },
+        **{f"one vector of {size}": {**ONE_VECTOR, **changes} for size, changes in SIZES.items()},
+        "reversing with attention, 32 numbers, 400 steps": {"hidden_size": 32, "steps": 400},
+    },
+    measure=measure_bottleneck,
+    draw=draw_bottleneck,
+    columns=(
+        "encoder",
+        "noise",
+        "hidden_size",
+        "90 % right up to length",
+        "exact match",
+        "seconds",
+    ),
+    num_seeds=5,
 )
 
 
+# --- Experiment: what did each idea gain? ---------------------------------------------------------
+
+
 def measure_history(settings: Settings) -> dict:
-    """Train, with an untimed look at 200 strings every 10 steps, and see what a paper bought, in steps and seconds."""
-    model, strings = build_model(settings), evaluation_strings(settings)
-    some = [part[:200] for part in strings]
-    curve = [(0, 0.0, 0.0)]  # steps, seconds, exact match
-    for step, (_, seconds) in enumerate(timed(train(model, settings)), start=1):
+    """Train, and measure exact match on 200 strings every 10 training steps, which is not timed.
+
+    Steps and seconds to 90 % are those of the first such measurement that reaches it, or infinite.
+    The final exact match and alignment are measured on 2,000 strings.
+    """
+    model = build_model(settings)
+    source, lengths = evaluation_strings(settings)
+    exact_at, steps_to_90, seconds_to_90 = {}, math.inf, math.inf
+    for step, _, seconds in train(model, settings):
         if step % 10 == 0:
-            curve.append((step, seconds, evaluate(model, *some, settings.task)[0]))
-    steps_to_90, seconds_to_90, _ = next((look for look in curve if look[2] >= 90), [math.inf] * 3)
-    exact_match, shifts = evaluate(model, *strings, settings.task)
+            exact_at[step], _ = evaluate(model, source[:200], lengths[:200], settings.task)
+            if exact_at[step] >= 90 and steps_to_90 == math.inf:
+                steps_to_90, seconds_to_90 = step, seconds
+    exact_match, shares = evaluate(model, source, lengths, settings.task)
     return {
-        "parameters": sum(weight.numel() for weight in model.parameters()),
         "ms per step": 1000 * seconds / settings.steps,
         "steps to 90 %": steps_to_90,
         "seconds to 90 %": seconds_to_90,
         "exact match": exact_match,
-        "alignment": shifts[SHIFTS.index(0)] if shifts else math.nan,
-        "with zeros for c_t": exact_match_attending(model, *strings, settings.task, None) if shifts else math.nan,
-        "curve": curve,
+        "alignment": shares.get(0, math.nan),
+        **{f"exact match at step {step}": share for step, share in exact_at.items()},
     }
 
 
-def draw_history(results: dict[str, list[dict]]) -> Figure:
-    """Draw exact match by step and by second: the median of the runs as a line, their range as a band."""
-    figure = Figure(figsize=(8, 4.5), dpi=150, layout="constrained")
+def draw_history(runs_of: dict[str, list[dict]]) -> Figure:
+    """Draw exact match by training step and by second: thin lines for seeds, a thick median."""
+    figure = Figure(figsize=(8, 5), dpi=150, layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
-    looks = [("#D55E00", "-"), ("#009E73", "--"), ("#0072B2", "-"), ("#CC79A7", ":"), ("black", "-.")]
-    for (row, runs), (color, style) in zip(results.items(), looks, strict=True):
-        curves = np.array([run["curve"] for run in runs])  # (runs, looks, 3)
-        median, low, high = np.median(curves, axis=0), curves.min(axis=0)[:, 2], curves.max(axis=0)[:, 2]
-        for axes, x in zip(panels, median.T[:2], strict=True):
-            axes.plot(x, median[:, 2], style, color=color, label=row)
-            axes.fill_between(x, low, high, color=color, alpha=0.15)
-            axes.grid(alpha=0.3)
-    panels[0].set(xlabel="training step", ylabel="exact match (%)")
-    panels[1].set(xlabel="seconds of training")
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    colours = dict(zip(runs_of, (GREY, PINK, GREEN, BLUE, ORANGE), strict=True))
+    prefix = "exact match at step "
+    for row, runs in runs_of.items():
+        steps = np.array([int(k.removeprefix(prefix)) for k in runs[0] if prefix in k])
+        exact = np.array([[one_run[f"{prefix}{step}"] for step in steps] for one_run in runs])
+        seconds = np.array([steps * one_run["ms per step"] / 1000 for one_run in runs])
+        for axes, x in zip(panels, (np.tile(steps, (len(runs), 1)), seconds), strict=True):
+            axes.plot(x.T, exact.T, color=colours[row], linewidth=0.6, alpha=0.45)
+            middle = np.median(x, axis=0), np.median(exact, axis=0)
+            axes.plot(*middle, color=colours[row], linewidth=2.5, label=row)
+    for axes, label in zip(panels, ("training steps", "seconds of training"), strict=True):
+        axes.set(xlabel=label, xlim=(0, None), ylim=(-3, 104))
+        axes.grid(alpha=0.3)
+    panels[0].set_ylabel("strings right (%)")
+    figure.suptitle("Kinds of score inside the same decoder", size=11)
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2)
     return figure
 
 
-HISTORY = Experiment(  # each at its best exact match over the learning rates 0.01, 0.02, 0.03, 0.05 and noise 0, 0.2
-    {
+# Learning rate and noise of each row are those with the fewest steps to 90 %, or without attention
+# with the highest exact match, among 0.01, 0.02, 0.03, 0.05 and 0, 0.2, on seeds 100 to 102.
+HISTORY = Experiment(
+    rows={
         "no attention (Sutskever et al. 2014)": {**ONE_VECTOR, "teacher_forcing": 1.0},
-        "additive (Bahdanau et al. 2015)": {"attention": "additive", "lr": 0.02},
-        "dot (Luong et al. 2015)": {"attention": "dot"},
-        "dot, half teacher forcing": {"attention": "dot", "teacher_forcing": 0.5},
-        "dot, no teacher forcing": {"attention": "dot", "teacher_forcing": 0.0, "lr": 0.01},
+        "location score, a control": {"attention": "location"},
+        "additive score (Bahdanau et al. 2015)": {"attention": "additive", "lr": 0.02},
+        "dot score (Luong et al. 2015)": {"attention": "dot"},
+        "dot score, no teacher forcing": {"attention": "dot", "teacher_forcing": 0.0},
     },
-    measure_history,
-    draw_history,
-    runs=5,
+    measure=measure_history,
+    draw=draw_history,
+    columns=(
+        *("encoder", "lr", "noise", "ms per step", "steps to 90 %", "seconds to 90 %"),
+        *("exact match", "alignment"),
+    ),
+    num_seeds=10,
 )
 
 
-@torch.no_grad()
-def exact_match_attending(model: Seq2Seq, source: Tensor, lengths: Tensor, task: str, shift: int | None) -> float:
-    """Return exact match, in percent, when all weight is put `shift` columns to the right of the true source position.
+# --- Experiment: when can you trust the picture? --------------------------------------------------
 
-    With None the context is zeros. Else EOS, which has no true position, keeps the weights that the model gives it, and
-    a column outside the string is the nearest one inside. A string is decoded right exactly if each step is right after
-    true ones, so that one call with the true previous symbols tells.
+WAY = (50, 75, 100, 150, 200, 300, 400)  # training steps at which it is asked on the way, too
+
+
+class Probe(NamedTuple):
+    """N strings, and for each one output step at which the decoder may read something else."""
+
+    source: Tensor  # (N, S), all of the same length
+    lengths: Tensor  # (N,)
+    target: Tensor  # (N, T)
+    step: Tensor  # (N, 1), the output step
+    true: Tensor  # (N, 1), the source position of the symbol to be written at that step
+    previous: Tensor  # (N, 1), the source position of the symbol written before
+
+
+def probe_strings(settings: Settings) -> Probe:
+    """Take strings of the greatest length, and for each a random step in the middle half.
+
+    Kept are those in which the symbol to be written then and the one before it both stand once, so
+    that there is no doubt which position a symbol means.
     """
-    target = make_targets(source, lengths, task)
-    tokens = previous_tokens(target)
-    keys, hidden = model.encoder(source, lengths)
-    _, _, weights = model.decoder(tokens, hidden, keys, source != PAD)
-    if shift is None:
-        weights = torch.zeros_like(weights)
-    else:
-        column = (true_positions(lengths, target.size(1), task) + shift).clamp(min=0).minimum(lengths[:, None] - 1)
-        one_hot = F.one_hot(column.to(source.device), source.size(1))
-        weights = torch.where(target[..., None] > EOS, one_hot, weights)
-    query, _ = model.decoder.gru(model.decoder.embedding(tokens), hidden)
-    right = most_probable(model.decoder.final_output(weights @ keys, query)) == target
-    return 100 * (right | (target == PAD)).all(dim=1).double().mean().item()
-
-
-@torch.no_grad()
-def swap_test(model: Seq2Seq, settings: Settings) -> dict[str, float]:
-    """Let the decoder read, at one step in the middle, another symbol than the true previous one; see where it looks.
-
-    swap: the symbol stands in the string, once, more than two places from the true previous one.
-    repeat: nothing is swapped, but the true symbol stands elsewhere, too, as far away.
-    control: the string lacks the symbol.
-    All strings have the greatest length, and all other steps read the true symbol.
-
-    A decoder that *looks up* what it read last goes to where that symbol stands (or next to it, if the state there has
-    read that symbol too) and writes its neighbour; in the control it is lost. One that *counts* stays where it was.
-
-    Returns the shares of strings, in percent, nan where no string allows the test.
-    """
-    source, lengths = evaluation_strings(settings._replace(min_length=settings.max_length))
-    step, generator = max(1, settings.max_length // 2), torch.Generator(source.device).manual_seed(0)
-    true, onward = (step, 1) if settings.task == "copy" else (settings.max_length - 1 - step, -1)
-    places = torch.arange(settings.max_length, device=source.device)
-    # More than two places away, and with a neighbour to be written next.
-    far = ((places - (true - onward)).abs() > 2) & (places != (places[-1] if settings.task == "copy" else 0))
+    longest = dataclasses.replace(settings, min_length=settings.max_length)
+    source, lengths = evaluation_strings(longest)
+    target = make_targets(source, lengths, settings.task)
+    num_symbols = int((target[0] > EOS).sum())
+    generator = torch.Generator().manual_seed(0)
+    first, last = max(1, num_symbols // 4), max(1, 3 * num_symbols // 4)
+    step = torch.randint(first, last + 1, (len(source), 1), generator=generator).to(source.device)
+    positions = source_positions(lengths, target.size(1), settings.task)
+    true, previous = positions.gather(1, step), positions.gather(1, step - 1)
     once = (source[:, :, None] == source[:, None]).sum(dim=2) == 1  # (N, S)
-    again = source == source[:, true - onward, None]  # the true previous symbol, elsewhere
-    lacking = F.one_hot(source, FIRST_SYMBOL + len(settings.alphabet)).sum(dim=1) == 0  # (N, vocabulary)
-    lacking[:, :FIRST_SYMBOL] = False
-    target, shares = make_targets(source, lengths, settings.task), {}
-    for name, candidates in (("swap", once & far), ("repeat", again & far), ("control", lacking)):
-        chosen = torch.rand(candidates.shape, device=source.device, generator=generator).mul(candidates).argmax(dim=1)
-        tokens = previous_tokens(target)
-        tokens[:, step] = chosen if name == "control" else source.gather(1, chosen[:, None])[:, 0]
-        logits, weights = model(source, lengths, tokens)
-        column, symbol = weights[:, step].argmax(dim=-1), most_probable(logits[:, step])
-        found = {"stays": column == true, "one column right": column == true + 1}
-        if name != "control":
-            found |= {"on that symbol": column == chosen, "next to it": column == chosen + onward}
-            neighbour = (chosen + onward).clamp(0, settings.max_length - 1)
-            found |= {"writes its neighbour": symbol == source.gather(1, neighbour[:, None])[:, 0]}
-        found["writes the right one"] = symbol == target[:, step]
-        possible = candidates.any(dim=1) & (settings.max_length > 1)
-        shares |= {f"{name}: {what}": 100 * hits[possible].double().mean().item() for what, hits in found.items()}
-    return shares
+    kept = (once.gather(1, true) & once.gather(1, previous)).squeeze(1) & (lengths > 1)
+    return Probe(*(part[kept] for part in (source, lengths, target, step, true, previous)))
 
 
-def measure_alignment(settings: Settings) -> dict:
-    """Train, and see whether the picture is true: where the decoder looks, needs to look, and goes after a swap.
+def pick(candidates: Tensor) -> Tensor:
+    """Return a random True column of each row, the same at each call: (N, C) -> (N, 1)."""
+    generator = torch.Generator().manual_seed(1)
+    draws = torch.rand(candidates.shape, generator=generator).to(candidates.device)
+    return torch.where(candidates, draws, -1).argmax(dim=1, keepdim=True)
 
-    Our reading: a previous symbol that never lies and large embeddings, which make each state show its symbol, invite
-    the look-up. It ends on a state that has read both the previous symbol and the next. When reversing, that is one
-    column right of the true one in a forward encoder, and the true one in a bidirectional encoder; when copying, the
-    true one in either. Much the same is an induction head (Olsson et al. 2022). With enough noise the model counts.
+
+def in_parts(
+    model: Seq2Seq, source: Tensor, lengths: Tensor, tokens: Tensor, size: int = 100
+) -> FourSteps:
+    """Return the four steps of many strings, `size` at a time: additive scores need much memory."""
+    parts = zip(source.split(size), lengths.split(size), tokens.split(size), strict=True)
+    computed = [four_steps(model, *part) for part in parts]
+    return FourSteps(*(torch.cat(pieces) for pieces in zip(*computed, strict=True)))
+
+
+class Look(NamedTuple):
+    """What the decoder does at the probed step."""
+
+    scores: Tensor  # (N, S), score(h_t, h_s)
+    column: Tensor  # (N, 1), where the largest weight lies
+    symbol: Tensor  # (N, 1), what it writes
+
+
+def read_at_step(model: Seq2Seq, probe: Probe, symbol: Tensor) -> Look:
+    """Let the decoder read the true previous symbols, but at the probed step `symbol`, (N, 1)."""
+    # 1. Replace one token. What was read before stays true, so the state before the step is, too.
+    tokens = previous_tokens(probe.target).scatter(1, probe.step, symbol)
+    # 2. Read, and take what happens at the step.
+    steps = in_parts(model, probe.source, probe.lengths, tokens)
+    here = probe.step[:, :, None]
+    scores = steps.scores.take_along_dim(here, dim=1).squeeze(1)
+    logits = steps.logits.take_along_dim(here, dim=1).squeeze(1)
+    return Look(scores, scores.argmax(dim=1, keepdim=True), most_probable(logits)[:, None])
+
+
+def around_true(scores: Tensor, true: Tensor, reach: int = 3) -> dict[int, float]:
+    """Average scores (N, S) over strings at each column from `reach` left of the true one to right.
+
+    They are relative to the mean score of the columns further away, in nats: a difference of 1
+    makes a weight e times as large. Returns {columns to the right: mean}, nan outside the strings.
     """
-    model, strings = build_model(settings), evaluation_strings(settings)
-    list(train(model, settings))
-    exact_match, shifts = evaluate(model, *strings, settings.task)
-    return {
-        "exact match": exact_match,
-        **{f"{k:+d}" if k else "true column": share for k, share in zip(SHIFTS, shifts, strict=True)},
-        "exact, all weight on true": exact_match_attending(model, *strings, settings.task, 0),
-        "exact, all on +1": exact_match_attending(model, *strings, settings.task, 1),
-        **swap_test(model, settings),
-        "written": write(model, default_word(settings), settings),
+    columns = torch.arange(scores.size(1), device=scores.device)
+    is_far = (columns - true).abs() > reach
+    baseline = (scores * is_far).sum(dim=1, keepdim=True) / is_far.sum(dim=1, keepdim=True)
+    relative = scores - baseline
+    means = {}
+    for k in range(-reach, reach + 1):
+        is_inside = ((true + k >= 0) & (true + k < scores.size(1))).squeeze(1)
+        means[k] = relative[is_inside].gather(1, (true + k)[is_inside]).mean().item()
+    return means
+
+
+def substitute(model: Seq2Seq, probe: Probe, num_symbols: int) -> dict[str, float]:
+    """Let the decoder read another symbol at one step, and see where it looks and what it writes.
+
+    - lacking: a symbol that the string lacks. Nothing can match it, so the scores that remain are
+      the *position part*: where the decoder believes it is.
+    - What the true previous symbol adds to them, column by column, is the *content part*.
+    - near: the very symbol that must be written. A decoder attracted by what it reads goes to the
+      true column, one that is repelled leaves it, one that counts stays where it is.
+    - swap: another symbol of the string, which stands once, more than two places away. A decoder
+      that searches for what it reads goes there, or next to it if the state there has also read
+      that symbol, and writes its neighbour.
+
+    Two rules foretell from the two parts what a model does. It is off by one if their sum is larger
+    one column right than at the true column. It follows a swap, to the symbol or next to it, more
+    often than it stays, at the true column or one right, if the largest content part is larger than
+    the largest position part.
+
+    Returns percentages of strings, and scores in nats.
+    """
+    source, true, previous = probe.source, probe.true, probe.previous
+    right_symbol, onward = source.gather(1, true), true - previous
+    # The two parts.
+    as_trained = read_at_step(model, probe, source.gather(1, previous))
+    every_symbol = torch.arange(FIRST_SYMBOL, FIRST_SYMBOL + num_symbols, device=source.device)
+    is_lacking = (source[:, :, None] != every_symbol).all(dim=1)  # (N, symbols)
+    possible = is_lacking.any(dim=1)
+    lacking = read_at_step(model, probe, FIRST_SYMBOL + pick(is_lacking))
+    position = around_true(lacking.scores[possible], true[possible])
+    both = around_true(as_trained.scores[possible], true[possible])
+    content = {k: both[k] - position[k] for k in both}
+    # The near test.
+    near = read_at_step(model, probe, right_symbol)
+    # The swap.
+    places = torch.arange(source.size(1), device=source.device)
+    once = (source[:, :, None] == source[:, None]).sum(dim=2) == 1
+    neighbours = places + onward
+    has_neighbour = (neighbours >= 0) & (neighbours < source.size(1))
+    candidates = once & ((places - previous).abs() > 2) & has_neighbour
+    swappable = candidates.any(dim=1)
+    place = pick(candidates)
+    swap = read_at_step(model, probe, source.gather(1, place))
+    neighbour = (place + onward).clamp(0, source.size(1) - 1)
+    followed = (swap.column == place) | (swap.column == place + onward)
+    stayed = (swap.column == true) | (swap.column == true + 1)
+    measured = {
+        "read true: true column": percent(as_trained.column == true),
+        "read true: one column right": percent(as_trained.column == true + 1),
+        "read lacking: true column": percent((lacking.column == true)[possible]),
+        "read lacking: one column right": percent((lacking.column == true + 1)[possible]),
+        "read lacking: right symbol": percent((lacking.symbol == right_symbol)[possible]),
+        "near: true column": percent(near.column == true),
+        "near: one column right": percent(near.column == true + 1),
+        "swap: on the symbol": percent((swap.column == place)[swappable]),
+        "swap: next to it": percent((swap.column == place + onward)[swappable]),
+        "swap: true column": percent((swap.column == true)[swappable]),
+        "swap: one column right": percent((swap.column == true + 1)[swappable]),
+        "swap: writes the neighbour": percent(
+            (swap.symbol == source.gather(1, neighbour))[swappable]
+        ),
+    }
+    measured |= {f"position part at {k:+d}": value for k, value in position.items()}
+    measured |= {f"content part at {k:+d}": value for k, value in content.items()}
+    highest, strongest = max(position.values()), max(content.values())
+    return measured | {
+        "off by one, foretold": both[1] > both[0],
+        "follows a swap, foretold": strongest > highest,
+        "follows a swap": percent(followed[swappable]) > percent(stayed[swappable]),
     }
 
 
-def draw_alignment(results: dict[str, list[dict]]) -> Figure:
-    """Draw the matrix of a word for three models, and below each where it looks after a swap: median and runs."""
-    figure = Figure(figsize=(8, 6), dpi=150, layout="constrained")
-    above, below = figure.subplots(2, 3, height_ratios=[3, 2])
-    names = ["stays", "one column right", "on that symbol", "next to it"]
-    drawn = ("forward, std 1, noise 0", "forward, std 1, noise 1", "the default")
-    for matrix, axes, row in zip(above, below, drawn, strict=True):
-        image = draw_matrix(matrix, results[row][0]["written"])
-        matrix.set_title(row, size=10)
-        shares = np.array([[run[f"swap: {name}"] for name in names] for run in results[row]])  # (runs, 4)
-        axes.bar(range(4), np.median(shares, axis=0), color="#56B4E9")
-        axes.plot(range(4), shares.T, "o", color="black", markersize=4)
-        axes.set_ylim(-5, 105)
-        axes.set_xticks(range(4), names, rotation=30, ha="right")
-    below[0].set_ylabel("after a swap (% of strings)")
-    figure.colorbar(image, ax=above, label="attention weight")
+def force_weights(model: Seq2Seq, settings: Settings) -> dict[str, float]:
+    """Change where the decoder looks, or what it finds there, and count the symbols still right.
+
+    1. Put all weight on the true column, then on the column to the right of it.
+    2. Give it the context that another string has at the same step: does it write the symbol of
+       that string? Then it uses what it looks at.
+    3. Let it read random previous symbols at every step: can it do without?
+    4. Where a letter is doubled, the symbol just written stands on the true column, too. Compare
+       the errors there with the errors elsewhere.
+
+    All strings have the greatest length. Returns percentages of symbols, EOS not counted.
+    """
+    longest = dataclasses.replace(settings, min_length=settings.max_length)
+    source, lengths = evaluation_strings(longest)
+    target = make_targets(source, lengths, settings.task)
+    positions = source_positions(lengths, target.size(1), settings.task)
+    is_symbol = positions >= 0
+    tokens = previous_tokens(target)
+    steps = in_parts(model, source, lengths, tokens)
+    measured = {}
+    with torch.no_grad():
+        # 1. The context of a single column is the key that stands there.
+        keys, _ = model.encoder(source, lengths)
+        for name, shift in (("true column", 0), ("one column right", 1)):
+            columns = (positions + shift).clamp(0, source.size(1) - 1)
+            context = keys.take_along_dim(columns[:, :, None], dim=1)
+            written = most_probable(model.decoder.final_output(steps.query, context))
+            measured[f"all weight on {name}: right"] = percent((written == target)[is_symbol])
+        # 2. The strings change places, but only in their contexts.
+        written = most_probable(model.decoder.final_output(steps.query, steps.context.roll(1, 0)))
+        other_symbol = target.roll(1, 0)
+        measured["other context: its symbol"] = percent((written == other_symbol)[is_symbol])
+    # 3. Random previous symbols.
+    torch.manual_seed(0)
+    noise_steps = in_parts(model, source, lengths, with_noise(tokens, 1, len(settings.alphabet)))
+    is_right = most_probable(noise_steps.logits) == target
+    is_aligned = noise_steps.scores.argmax(dim=-1) == positions
+    measured["read random: right"] = percent(is_right[is_symbol])
+    measured["read random: true column"] = percent(is_aligned[is_symbol])
+    # 4. Doubled letters.
+    is_wrong = most_probable(steps.logits) != target
+    is_doubled = target == tokens
+    measured["wrong at doubled letters"] = percent(is_wrong[is_symbol & is_doubled])
+    measured["wrong elsewhere"] = percent(is_wrong[is_symbol & ~is_doubled])
+    return measured
+
+
+def read_word(model: Seq2Seq, settings: Settings, is_swapped: bool) -> Decoded:
+    """Let the decoder read a word's true previous symbols, or one other a third of the way through.
+
+    The other one is the source symbol as far from the start as the step: y in "copyright".
+    """
+    word = word_that_fits("copyright", settings)
+    source, lengths = tokens_of(word, settings)
+    target = make_targets(source, lengths, settings.task)
+    tokens, step = previous_tokens(target), len(word) // 3
+    if is_swapped:
+        tokens[:, step] = source[:, step]
+    steps = four_steps(model, source, lengths, tokens)
+    return as_decoded(word, most_probable(steps.logits), steps.weights, settings)
+
+
+def measure_alignment(settings: Settings) -> dict:
+    """Train, and ask when the picture is true and why.
+
+    See `evaluate`, `substitute` and `force_weights`, and at the training steps WAY the share of
+    strings that look at the true column, one column right, and after a swap at the symbol.
+    """
+    model, probe = build_model(settings), probe_strings(settings)
+    num_symbols = len(settings.alphabet)
+    on_the_way = {}
+    for step, _, _ in train(model, settings):
+        if step in WAY:
+            found = substitute(model, probe, num_symbols)
+            on_the_way |= {
+                f"step {step}: true column": found["read true: true column"],
+                f"step {step}: one column right": found["read true: one column right"],
+                f"step {step}: follows": found["swap: on the symbol"] + found["swap: next to it"],
+            }
+    exact_match, shares = evaluate(model, *evaluation_strings(settings), settings.task)
+    return {
+        "exact match": exact_match,
+        **{f"off by {k:+d}" if k else "alignment": share for k, share in shares.items()},
+        "off by one": shares[1] > shares[0],
+        **substitute(model, probe, num_symbols),
+        **force_weights(model, settings),
+        **on_the_way,
+        "word": read_word(model, settings, is_swapped=False),
+        "word after a swap": read_word(model, settings, is_swapped=True),
+    }
+
+
+def how_often_foretold(runs_of: dict[str, list[dict]], rule: str) -> str:
+    """Say how often a rule of `substitute` came out right, and in which rows it did not."""
+    wrong = {
+        row: sum(one_run[rule] != one_run[f"{rule}, foretold"] for one_run in runs)
+        for row, runs in runs_of.items()
+    }
+    num_runs = sum(len(runs) for runs in runs_of.values())
+    misses = ", ".join(f"{row} {count}" for row, count in wrong.items() if count)
+    right = num_runs - sum(wrong.values())
+    return f"{rule}: foretold in {right} of {num_runs} runs (wrong: {misses or 'none'})"
+
+
+def draw_parts(axes: Axes, runs: list[dict]) -> None:
+    """Draw the position part as bars, the content part stacked on it, and their sum as a dash.
+
+    Thin lines are the sums of single seeds, a ring marks the true column.
+    """
+    columns = np.arange(-2, 4)
+    position, content = (
+        np.array([[one_run[f"{part} part at {k:+d}"] for k in columns] for one_run in runs])
+        for part in ("position", "content")
+    )  # (runs, columns) each
+    base, added = np.median(position, axis=0), np.median(content, axis=0)
+    axes.bar(columns, base, color=BLUE, label="position: where it believes it is")
+    label = "content: what the symbol just read adds"
+    axes.bar(columns, added, bottom=base, color=ORANGE, width=0.5, label=label)
+    axes.plot(columns, (position + content).T, color="black", linewidth=0.4, alpha=0.5)
+    axes.plot(columns, base + added, "_", color="black", markersize=13, label="their sum")
+    axes.plot(0, -1.5, "o", markeredgecolor="tab:red", markerfacecolor="none", markersize=7)
+    axes.axhline(0, color="0.4", linewidth=0.8)
+    axes.set_xticks(columns, [f"{k:+d}" if k else "0" for k in columns], size=9)
+
+
+def draw_way(axes: Axes, runs: list[dict]) -> None:
+    """Draw how often a run looks at two columns and follows a swap, by training step."""
+    steps = [int(k.split()[1].rstrip(":")) for k in runs[0] if k.endswith(": follows")]
+    for name, colour, label in (
+        ("true column", BLUE, "on the true column"),
+        ("one column right", PINK, "one column right"),
+        ("follows", ORANGE, "follows a swapped symbol"),
+    ):
+        shares = np.array([[one_run[f"step {s}: {name}"] for s in steps] for one_run in runs])
+        axes.plot(steps, shares.T, color=colour, linewidth=0.5, alpha=0.5)
+        axes.plot(steps, np.median(shares, axis=0), color=colour, linewidth=2.5, label=label)
+    axes.set(ylim=(-4, 104), xlabel="training step")
+    axes.grid(alpha=0.3)
+
+
+def draw_alignment(runs_of: dict[str, list[dict]]) -> Figure:
+    """Draw, from top to bottom: a word and one swapped symbol; the two parts; the way there."""
+    figure = Figure(figsize=(8, 10.4), dpi=150, layout="constrained")
+    above, middle, below = figure.subfigures(3, 1, height_ratios=[4, 3.3, 3])
+    left, right = "previous symbol always right", "the default"
+    # The word, as two models read it, undisturbed and disturbed.
+    names = ("Trained on previous symbols\nthat are always right", "The default\n")
+    for half, row, name in zip(above.subfigures(1, 2), (left, right), names, strict=True):
+        half.suptitle(name, size=10, weight="bold")
+        panels = half.subplots(1, 2)
+        plain, swapped = runs_of[row][0]["word"], runs_of[row][0]["word after a swap"]
+        draw_matrix(panels[0], plain, readable=12)
+        image = draw_matrix(panels[1], swapped, readable=12)
+        step = len(plain.word) // 3
+        panels[1].axhspan(step - 0.5, step + 0.5, fill=False, edgecolor="tab:red", linewidth=2)
+        panels[0].set_title("undisturbed", size=9)
+        told = f"red row: it reads {plain.word[step]}\ninstead of {plain.output[step - 1 : step]}"
+        panels[1].set_title(told, size=9, parse_math=False)
+        panels[1].set_ylabel("")
+        half.colorbar(image, ax=panels, label="weight", location="bottom", shrink=0.6, aspect=30)
+    # The two parts of the scores.
+    middle.suptitle("What the scores consist of", size=10, weight="bold")
+    panels = middle.subplots(1, len(FIVE), sharey=True)
+    for axes, (row, title) in zip(panels, FIVE.items(), strict=True):
+        draw_parts(axes, runs_of[row])
+        axes.set_title(title, size=9)
+    panels[0].set_ylabel("score (nats)")
+    panels[2].set_xlabel("columns to the right of the true one (ring)")
+    handles, labels = panels[0].get_legend_handles_labels()
+    middle.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=9)
+    # The way there.
+    below.suptitle("During training", size=10, weight="bold")
+    panels = below.subplots(1, 2, sharey=True)
+    for axes, row in zip(panels, ("one in five wrong", right), strict=True):
+        draw_way(axes, runs_of[row])
+        axes.set_title(FIVE[row].replace("\n", " "), size=9)
+    panels[0].set_ylabel("strings (%)")
+    handles, labels = panels[0].get_legend_handles_labels()
+    below.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=9)
     return figure
 
 
-USUAL = {"encoder": "forward", "gates": "usual", "embedding_std": 1.0, "noise": 0.0}  # as it is usually written
+FIVE = {
+    "previous symbol always right": "previous symbol\nalways right",
+    "one in five wrong": "one in five\nwrong",
+    "all wrong": "all wrong",
+    "small embeddings": "always right, small\nembeddings",
+    "the default": "the default",
+}
+# An encoder and embeddings as PyTorch starts them, and no noise.
+PLAIN = {"encoder": "forward", "gates": "usual", "embedding_std": 1.0, "noise": 0.0}
 ALIGNMENT = Experiment(
-    {
-        **{f"forward, std 1, noise {noise:g}": USUAL | {"noise": noise} for noise in (0.0, 0.2, 0.5, 1.0)},
-        **{f"forward, std 0.2, noise {n:g}": USUAL | {"embedding_std": 0.2, "noise": n} for n in (0.0, 0.2)},
-        "forward, std 1, noise 0, copying": USUAL | {"task": "copy"},
-        "forward, std 1, noise 0, additive": USUAL | {"attention": "additive"},
-        "forward, std 1, noise 0, forgetful": USUAL | {"gates": "forgetful"},
-        "bidirectional, std 1, noise 0": USUAL | {"encoder": "bidirectional"},
+    rows={
+        "previous symbol always right": PLAIN,
+        "one in five wrong": PLAIN | {"noise": 0.2},
+        "half of them wrong": PLAIN | {"noise": 0.5},
+        "all wrong": PLAIN | {"noise": 1.0},
+        "small embeddings": PLAIN | {"embedding_std": 0.2},
+        "small embeddings, one in five wrong": PLAIN | {"embedding_std": 0.2, "noise": 0.2},
+        "copying": PLAIN | {"task": "copy"},
+        "additive score": PLAIN | {"attention": "additive"},
+        "forgetful gates": PLAIN | {"gates": "forgetful"},
+        "bidirectional encoder": PLAIN | {"encoder": "bidirectional"},
+        "location score": PLAIN | {"attention": "location"},
+        "location score, copying": PLAIN | {"attention": "location", "task": "copy"},
         "the default": {},
     },
-    measure_alignment,
-    draw_alignment,
+    measure=measure_alignment,
+    draw=draw_alignment,
+    columns=(
+        *("exact match", "alignment", "off by +1", "swap: on the symbol", "near: true column"),
+        *("read random: right", "off by one", "follows a swap"),
+    ),
+    num_seeds=10,
 )
 EXPERIMENTS = {"bottleneck": BOTTLENECK, "history": HISTORY, "alignment": ALIGNMENT}
 
 
-# --- Command line ----------------------------------------------------------------------------------------------------
-
-
-def default_word(settings: Settings) -> str:
-    """Return the word that is drawn where no --sequence is given."""
-    fits = set("attention") <= set(settings.alphabet) and settings.min_length <= 9 <= settings.max_length
-    return "attention" if fits else (settings.alphabet * settings.max_length)[: settings.max_length]
-
-
-def run(settings: Settings, word: str, folder: Path) -> None:
-    """Train one model, show how it goes, and draw its figures."""
-    lengths = f"{settings.min_length} to {settings.max_length} symbols"
-    print(f"task: {settings.task} strings of {lengths} from {settings.alphabet}", flush=True)
-    model, losses, snapshots = build_model(settings), [], {}
-    moments = {max(1, settings.steps * eighths // 8) for eighths in (0, 1, 2, 3, 4, 8)}
-    for step, (loss, seconds) in enumerate(timed(train(model, settings)), start=1):  # noqa: B007
-        losses.append(loss)
-        if step in moments or step % max(1, settings.steps // 16) == 0:
-            written = write(model, word, settings)
-            print(f"step {step} of {settings.steps}  loss {loss:.4f}  {word} -> {written.output}", flush=True)
-            snapshots |= {step: written} if step in moments and model.decoder.score else {}
-    exact_match, shifts = evaluate(model, *evaluation_strings(settings), settings.task)
-    if shifts:
-        text = f"{four_steps(model, word, settings)}\n\n{matrix_as_text(written)}"
-        print(f"\n{text if len(word) < 38 else 'The word is too long for 80 columns: see the figure.'}\n")
-    if not settings.min_length <= len(word) <= settings.max_length:
-        print(f"{word} has {len(word)} symbols: a length that this model was not trained on")
-    if shifts:
-        histogram = ", ".join(f"{k:+d} {share:.2f}%" for k, share in zip(SHIFTS, shifts, strict=True))
-        print(f"off the true column by: {histogram}")
-    print(f"exact match: {exact_match:.2f}% ({round(20 * exact_match)} of 2000 strings)")
-    if shifts:
-        print(f"alignment: {shifts[2]:.2f}% (one column left {shifts[1]:.2f}%, right {shifts[3]:.2f}%)")
-    print(f"training time: {seconds:.1f} s")
-    save(draw_loss(losses, snapshots).savefig, folder / "pytorch_seq2seq_loss.png")
-    if shifts:
-        save(draw_attention(written).savefig, folder / "pytorch_attention_matrix.png")
-        save(lambda at: draw_decoding(written).save(at, writer=PillowWriter(fps=1)), folder / "pytorch_decoding.gif")
-
-
-def run_experiment(name: str, settings: Settings, runs: int, folder: Path) -> None:
-    """Run all rows of an experiment, print its table, and draw its figure."""
-    experiment, start, done = EXPERIMENTS[name], time.perf_counter(), 0
-    total = runs * sum(settings._replace(**changes).steps for changes in experiment.rows.values())
-    results = {row: [{}] * runs for row in experiment.rows}
-    measurements = run_rows(experiment, settings, runs, workers=os.cpu_count() or 1)
-    for count, (row, changed, measured) in enumerate(measurements, start=1):
-        results[row][changed.seed - settings.seed] = measured
-        done += changed.steps
-        left = (time.perf_counter() - start) * (total / done - 1)
-        ended = f"{row}, seed {changed.seed}: exact match {measured['exact match']:.2f}%"
-        print(f"{count} of {runs * len(results)}  {ended}  (about {left:.0f} s left)", flush=True)
-    print(f"\n{markdown_table(results)}\n")
-    save(experiment.draw(results).savefig, folder / f"pytorch_{name}.png")
+# --- Command line ---------------------------------------------------------------------------------
 
 
 def save(write_to: Callable[[Path], None], path: Path) -> None:
-    """Write a figure to `path`, which is replaced only by a finished one, and print the path."""
+    """Write a file to `path`; an older one is replaced only when the new one is finished."""
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as folder:
         unfinished = Path(folder) / path.name
         write_to(unfinished)
         unfinished.replace(path)
-    print(f"figure: {path}", flush=True)
+    print(f"{'table' if path.suffix == '.csv' else 'figure'}: {path}", flush=True)
 
 
-def parse_arguments(argv: list[str] | None) -> tuple[argparse.ArgumentParser, dict[str, object], Settings]:
-    """Read the command line; a bad value ends the process with argparse's own error and exit status 2."""
+def limited(kind: type, at_least: float, at_most: float) -> Callable[[str], float]:
+    """Return a function that argparse can call to read a number within limits."""
+
+    def read(text: str) -> float:
+        number = kind(text)
+        if not at_least <= number <= at_most:
+            raise argparse.ArgumentTypeError(f"{text} is not from {at_least:,} to {at_most:,}")
+        return number
+
+    read.__name__ = "whole number" if kind is int else "number"  # argparse says: invalid number
+    return read
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line: a flag for each field of Settings, and four more.
+
+    What it returns holds only the flags that were given.
+    """
     parser = argparse.ArgumentParser(
+        prog=Path(__file__).name,
         description="Train a GRU encoder and an attention decoder to reverse strings.",
-        argument_default=argparse.SUPPRESS,  # the result holds only what was given
+        argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
     )
-    flags = Settings.__annotations__ | {
-        "sequence": Annotated[str, "the word to draw"],
-        "experiment": Annotated[str, "compare models instead: print a table, draw a figure", *EXPERIMENTS],
-        "runs": Annotated[int, "seeds for each row of an experiment", 1, 100],
-        "assets": Annotated[str, "where the figures go"],
-    }
-    assets = str(Path(__file__).resolve().parent / "assets")
-    defaults = {"sequence": "attention, if it fits", "experiment": "no", "runs": "3; history: 5", "assets": assets}
-    for name, note in flags.items():
-        kind, meaning, *allowed = get_args(note)
-        options = {"choices": allowed} if kind is str and allowed else {"type": kind, "metavar": "VALUE"}
-        meaning += f" (default: {(defaults | Settings._field_defaults)[name]})".replace("%", "%%")
-        parser.add_argument(f"--{name.replace('_', '-')}", help=meaning, **options)
-    given = vars(parser.parse_args(argv))
+    for field in dataclasses.fields(Settings):
+        options = dict(field.metadata)
+        options["help"] = f"{options.pop('meaning')} (default: {field.default})"
+        if "at_least" in options:
+            limits = options.pop("at_least"), options.pop("at_most")
+            options["type"] = limited(type(field.default), *limits)
+            options["metavar"] = "NUMBER"
+        parser.add_argument(f"--{field.name.replace('_', '-')}", **options)
+    word = "the word to draw (default: attention, if it fits)"
+    parser.add_argument("--sequence", metavar="TEXT", help=word)
+    compare = "compare models instead: print a table, write it as CSV, draw a figure"
+    parser.add_argument("--experiment", choices=EXPERIMENTS, help=compare)
+    seeds = "seeds for each row of an experiment (default: 10; bottleneck: 5)"
+    parser.add_argument("--runs", type=limited(int, 1, 1000), metavar="NUMBER", help=seeds)
+    where = "where the figures go (default: assets/ beside the script)"
+    parser.add_argument("--assets", type=Path, metavar="DIR", help=where)
+    return parser
 
-    def refuse(name: str, why: str) -> None:
-        parser.error(f"argument --{name.replace('_', '-')}: {why}")
 
-    rows = EXPERIMENTS[given["experiment"]].rows.values() if "experiment" in given else ()
-    chosen = {"sequence", *(name for changes in rows for name in changes)} if rows else {"runs"}
-    for name, value in given.items():
-        kind, _, *allowed = get_args(flags[name])
-        if value in ([], ""):  # argparse before Python 3.13 makes [] of --steps=--
-            refuse(name, "expected one argument")
-        if name in chosen:
-            refuse(name, "an experiment chooses it" if rows else "it takes an --experiment")
-        if kind is not str and not allowed[0] <= value <= allowed[1]:
-            refuse(name, f"{value} is not a number from {allowed[0]} to {allowed[1]}")
-    settings = Settings(**{name: value for name, value in given.items() if name in Settings._fields})
-    if settings.min_length > settings.max_length:
-        refuse("min_length", f"{settings.min_length} is more than --max-length, {settings.max_length}")
-    if settings.hidden_size % 2:
-        refuse("hidden_size", f"{settings.hidden_size} is not even")
+def checked_settings(parser: argparse.ArgumentParser, given: dict[str, object]) -> Settings:
+    """Return the settings that the flags ask for; what does not fit together ends the process."""
+    fields = {field.name for field in dataclasses.fields(Settings)}
+    settings = Settings(**{name: value for name, value in given.items() if name in fields})
     symbols = settings.alphabet
-    if len(symbols) < 2 or len(set(symbols)) < len(symbols) or not all("!" <= symbol <= "~" for symbol in symbols):
-        refuse("alphabet", f"{symbols!a} is not 2 or more different printable ASCII symbols without spaces")
+    if settings.min_length > settings.max_length:
+        parser.error(f"argument --min-length: {settings.min_length} is more than --max-length")
+    if settings.hidden_size % 2:
+        parser.error(f"argument --hidden-size: {settings.hidden_size} is not even")
+    if len(symbols) < 2 or len(set(symbols)) < len(symbols) or not symbols.isprintable():
+        parser.error("argument --alphabet: it takes 2 or more different printable symbols")
+    if any(symbol.isspace() for symbol in symbols):
+        parser.error("argument --alphabet: a space is no symbol")
     try:
         torch.zeros(1, device=settings.device).tolist()
-    except Exception:  # each kind of device that is missing has an exception of its own
-        refuse("device", f"{settings.device!a} is not a device that PyTorch can use here, like cpu")
-    word = given.get("sequence", default_word(settings))
-    if not (1 <= len(word) <= 512 and set(word) <= set(symbols)):
-        refuse("sequence", f"{word!a} is not 1 to 512 symbols from {symbols!a}")
-    return parser, {"assets": assets, "sequence": word} | given, settings
+    except Exception as error:  # each kind of device that is missing has an exception of its own
+        parser.error(f"argument --device: {str(error).partition(chr(10))[0]}")
+    if "experiment" in given:
+        for name in ("sequence", *settings_that_differ(EXPERIMENTS[given["experiment"]])):
+            if name in given:
+                parser.error(f"argument --{name.replace('_', '-')}: the experiment chooses it")
+    elif "runs" in given:
+        parser.error("argument --runs: it takes an --experiment")
+    return settings
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Run the script with the command line `argv`; a failure ends it with one line and the exit status."""
-    parser, given, settings = parse_arguments(argv)
+    """Run the script with the command line `argv`."""
+    # Check everything before anything is trained or written.
+    parser = make_parser()
+    given = vars(parser.parse_args(argv))
+    settings = checked_settings(parser, given)
+    word = given.get("sequence", word_that_fits("attention", settings))
+    if not word or not set(word) <= set(settings.alphabet):
+        parser.error(f"argument --sequence: {word!a} is not made of symbols of the --alphabet")
+    if settings.attention == "location" and len(word) > settings.max_length:
+        reason = "with --attention location no word can be longer than --max-length"
+        parser.error(f"argument --sequence: {reason}")
+    folder = given.get("assets", Path(__file__).resolve().parent / "assets")
     try:
-        folder = Path(given["assets"])
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        parser.error(f"argument --assets: {given['assets']!a} is not a folder that can be written: {error.strerror}")
+        parser.error(f"argument --assets: {error}")
+
+    # Run. The matrices are small: a second thread would mostly wait for the first.
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     try:
-        if "experiment" in given:
-            name = given["experiment"]
-            run_experiment(name, settings, given.get("runs", EXPERIMENTS[name].runs), folder)
-        else:
-            prepare_process()
-            run(settings, given["sequence"], folder)
-        sys.stdout.flush()
-        return
-    except KeyboardInterrupt:
-        status, message = 130, "interrupted"
-    except BrokenPipeError:
-        status, message = 141, ""
+        with matplotlib.style.context("default"):  # whatever a matplotlibrc says
+            if "experiment" in given:
+                name = given["experiment"]
+                num_seeds = given.get("runs", EXPERIMENTS[name].num_seeds)
+                run_experiment(name, settings, num_seeds, folder)
+            else:
+                run(settings, word, folder)
     except FloatingPointError as error:
-        status, message = 1, f"{error}: try a smaller --lr than {settings.lr:g}"
-    except (OSError, MemoryError, RuntimeError) as error:
-        status, message = 1, str(error).partition("\n")[0]
-        if "memory" in message:
-            message = "not enough memory: try a smaller --batch-size, --max-length or --hidden-size"
-    sys.stdout = None  # what it could not print is lost
-    parser.exit(status, message and f"{parser.prog}: error: {message}\n")
+        parser.exit(1, f"{parser.prog}: error: {error}; a smaller learning rate may help\n")
+    finally:
+        torch.set_num_threads(num_threads)
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # tidies up on the way
-    sys.stdout.reconfigure(errors="backslashreplace")  # a path may hold what an ASCII terminal cannot show
-    main()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # for terminals that know only ASCII
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)
