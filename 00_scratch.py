@@ -9,6 +9,7 @@ context vector, final output. This script computes them, prints them, and draws 
 """
 
 import argparse
+import io
 import os
 import sys
 import tempfile
@@ -139,9 +140,8 @@ def feature_vectors(meanings: list[tuple[str, tuple[str, ...]]]) -> np.ndarray:
 
 def worked_example() -> Example:
     """Compute the four steps for the three queries, and check the matrices against the loop."""
-    query = 2 * feature_vectors(
-        ASKED
-    )  # twice as long: the longer the query, the sharper the weights
+    # The query is twice as long as a key: the longer it is, the sharper are the weights.
+    query = 2 * feature_vectors(ASKED)
     keys = feature_vectors(SOURCE)
     mask = np.array(words(SOURCE)) != "PAD"
     context, weights = dot_product_attention(query, keys, mask)
@@ -177,9 +177,8 @@ def report(example: Example) -> str:
     lines += ['For "chat", the query h_t asks for a noun of the subject.']
     lines += ["Step 1, scores h_t . h_s, and step 2, weights alpha_ts, their softmax without PAD:"]
     lines += ["  word    score  weight"]
-    for word, score, weight in zip(
-        words(SOURCE), example.scores[0], example.weights[0], strict=True
-    ):
+    first = example.scores[0], example.weights[0]
+    for word, score, weight in zip(words(SOURCE), *first, strict=True):
         lines.append(f"  {word:<6}  {score:5.0f}  {weight:6.3f}")
     lines += ["Step 3, context vector c_t = sum over s of alpha_ts h_s, beside the query:"]
     lines += ["  feature     h_t    c_t"]
@@ -192,16 +191,12 @@ def report(example: Example) -> str:
     probabilities = example.with_context[0], example.without_context[0]
     for word, found, zeros in zip(words(TARGET_VOCABULARY), *probabilities, strict=True):
         lines.append(f"  {word:<5}  {found:.3f}  {zeros:.3f}")
-    lines += [
-        "",
-        "All three queries at once, the attention matrix (the loop gives the same numbers):",
-    ]
+    lines += ["", "The attention matrix of all three (the loop gives the same numbers):"]
     lines += ["        " + " ".join(f"{word:>6}" for word in words(SOURCE))]
     for word, weights in zip(words(ASKED), example.weights, strict=True):
         lines.append(f"  {word:<6}" + " ".join(f"{weight:6.3f}" for weight in weights))
-    lines.append(
-        f"For boit, without the mask, PAD would get the weight {example.unmasked[-1, -1]:.3f}."
-    )
+    unmasked = example.unmasked[-1, -1]
+    lines.append(f"Without the mask, PAD would get the weight {unmasked:.3f} in the row of boit.")
     return "\n".join(lines)
 
 
@@ -292,11 +287,8 @@ def main(argv: list[str] | None = None) -> None:
     script = Path(__file__).resolve()
     description = "Dot-product attention on one worked example, printed and drawn."
     parser = argparse.ArgumentParser(prog=script.name, description=description)
-    where, told = (
-        script.parent / "assets",
-        "where the figure goes (default: assets/ beside the script)",
-    )
-    parser.add_argument("--assets", type=Path, default=where, metavar="DIR", help=told)
+    assets = {"default": script.parent / "assets", "help": "for the figure (default: %(default)s)"}
+    parser.add_argument("--assets", type=Path, metavar="DIR", **assets)
     folder = parser.parse_args(argv).assets
     example = worked_example()
     try:
@@ -309,6 +301,8 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # for terminals that know only ASCII
     try:
         main()
     except KeyboardInterrupt:

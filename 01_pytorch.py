@@ -286,7 +286,7 @@ class Settings:
     """All that a run depends on. Each field is a flag, too: max_length is --max-length."""
 
     task: str = setting("reverse", "what to do with a string", choices=tuple(TASKS))
-    alphabet: str = setting("abcdefghijklmnopqrstuvwxyz", "the symbols of the strings")
+    alphabet: str = setting("abcdefghijklmnopqrstuvwxyz", "the symbols; rare ones may look poor")
     min_length: int = setting(1, "symbols in the shortest string", at_least=1, at_most=512)
     max_length: int = setting(16, "symbols in the longest string", at_least=1, at_most=512)
     encoder: str = setting("bidirectional", "how it reads", choices=("bidirectional", "forward"))
@@ -412,7 +412,7 @@ def train(model: Seq2Seq, settings: Settings) -> Iterator[tuple[int, float, floa
     seconds = 0.0
     for step in range(1, settings.steps + 1):
         start = time.perf_counter()
-        # 1. A batch of strings that the model has never seen, and what they should become.
+        # 1. A batch of freshly drawn strings, and what they should become.
         source, lengths = sample_sources(
             settings.batch_size,
             len(settings.alphabet),
@@ -535,8 +535,8 @@ class Decoded(NamedTuple):
 def tokens_of(word: str, settings: Settings) -> tuple[Tensor, Tensor]:
     """Return (source, lengths) of one word: (1, S) tokens and (1,)."""
     tokens = [FIRST_SYMBOL + settings.alphabet.index(symbol) for symbol in word]
-    lengths = torch.tensor([len(word)], device=settings.device)
-    return torch.tensor([tokens], device=settings.device), lengths
+    source = torch.tensor([tokens], dtype=torch.long, device=settings.device)
+    return source, torch.tensor([len(word)], device=settings.device)
 
 
 def as_decoded(word: str, tokens: Tensor, weights: Tensor | None, settings: Settings) -> Decoded:
@@ -587,7 +587,7 @@ def four_steps_as_text(model: Seq2Seq, decoded: Decoded, settings: Settings) -> 
     t = min(2, len(decoded.labels) - 1)
     source, lengths = tokens_of(decoded.word, settings)
     written, _ = tokens_of(decoded.output[:t], settings)
-    steps = four_steps(model, source, lengths, F.pad(written.long(), (1, 0), value=SOS))
+    steps = four_steps(model, source, lengths, tokens=F.pad(written, (1, 0), value=SOS))
     lines = [f"How output symbol {t + 1} was written:", "  s  symbol    score  weight"]
     for s, symbol in enumerate(decoded.word):
         score, weight = steps.scores[0, t, s].item(), steps.weights[0, t, s].item()

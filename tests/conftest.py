@@ -15,8 +15,17 @@ sys.path.insert(0, str(ROOT))  # where the processes of an experiment look, too
 scratch, seq2seq = importlib.import_module("00_scratch"), importlib.import_module("01_pytorch")
 torch.set_num_threads(1)  # as the script does, so that tests run well beside other work
 
-SMALL = {"alphabet": "abcdef", "max_length": 9, "hidden_size": 8, "embedding_size": 5, "steps": 2, "batch_size": 4}
-TINY = [word for name, value in SMALL.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+SMALL = {
+    "alphabet": "abcdef",
+    "max_length": 9,
+    "hidden_size": 8,
+    "embedding_size": 5,
+    "steps": 2,
+    "batch_size": 4,
+}
+TINY = [
+    word for name, value in SMALL.items() for word in (f"--{name.replace('_', '-')}", str(value))
+]
 
 
 @pytest.fixture(scope="session")

@@ -17,12 +17,25 @@ def tell(settings: tuple) -> dict:
 
 def test_a_row_changes_what_it_names_and_each_run_the_seed() -> None:
     settings = seq2seq.Settings(**SMALL)._replace(seed=5)
-    rows = {row: new for experiment in seq2seq.EXPERIMENTS.values() for row, new in experiment.rows.items()}
-    runs = [(row, told) for row, _, told in seq2seq.run_rows(seq2seq.Experiment(rows, tell, None), settings, 2, 1)]
-    assert len(runs) == 2 * len(rows) == 2 * sum(len(experiment.rows) for experiment in seq2seq.EXPERIMENTS.values())
+    rows = {
+        row: new
+        for experiment in seq2seq.EXPERIMENTS.values()
+        for row, new in experiment.rows.items()
+    }
+    runs = [
+        (row, told)
+        for row, _, told in seq2seq.run_rows(seq2seq.Experiment(rows, tell, None), settings, 2, 1)
+    ]
+    assert (
+        len(runs)
+        == 2 * len(rows)
+        == 2 * sum(len(experiment.rows) for experiment in seq2seq.EXPERIMENTS.values())
+    )
     for row, told in runs:
         assert told == settings._asdict() | rows[row] | {"seed": told["seed"]}
-    assert sorted((row, told["seed"]) for row, told in runs) == sorted((row, seed) for row in rows for seed in (5, 6))
+    assert sorted((row, told["seed"]) for row, told in runs) == sorted(
+        (row, seed) for row in rows for seed in (5, 6)
+    )
     assert seq2seq.EXPERIMENTS["alignment"].rows["the default"] == {}
 
 
@@ -32,10 +45,14 @@ def test_one_worker_and_two_measure_the_same() -> None:
     tables = []
     for workers in (1, 2):
         results = {row: {} for row in rows}
-        for row, settings, measured in seq2seq.run_rows(experiment, seq2seq.Settings(**SMALL), 2, workers):
+        for row, settings, measured in seq2seq.run_rows(
+            experiment, seq2seq.Settings(**SMALL), 2, workers
+        ):
             assert measured.pop("seconds") > 0
             results[row][settings.seed] = measured
-        tables.append(seq2seq.markdown_table({row: [runs[0], runs[1]] for row, runs in results.items()}))
+        tables.append(
+            seq2seq.markdown_table({row: [runs[0], runs[1]] for row, runs in results.items()})
+        )
     assert tables[0] == tables[1] and len(tables[0].splitlines()) == 5
 
 
@@ -55,13 +72,18 @@ def test_a_cell_tells_the_median_and_the_range(values: list[float], told: str) -
 
 
 def test_a_table_has_a_line_for_each_row_and_a_column_for_each_number() -> None:
-    results = {"one": [{"x": 1.0, "curve": []}, {"x": 2.0, "curve": []}], "two": [{"x": 3, "curve": []}] * 2}
+    results = {
+        "one": [{"x": 1.0, "curve": []}, {"x": 2.0, "curve": []}],
+        "two": [{"x": 3, "curve": []}] * 2,
+    }
     assert seq2seq.markdown_table(results).splitlines() == [
         "| model | x |", "|---|--:|", "| one | 1.5 (1 to 2) |", "| two | 3 |"
     ]  # fmt: skip
 
 
-def scripted(choose: Callable[[Tensor, int, int], int | None], neighbour: int) -> Callable[..., tuple[Tensor, Tensor]]:
+def scripted(
+    choose: Callable[[Tensor, int, int], int | None], neighbour: int
+) -> Callable[..., tuple[Tensor, Tensor]]:
     """Return a model that looks where `choose(source, t, read)` says and writes the symbol `neighbour` places on.
 
     Without a place it looks at the first symbol and writes EOS.
@@ -108,70 +130,105 @@ def test_the_swap_test_tells_looking_up_from_counting(monkeypatch: pytest.Monkey
         shares = seq2seq.swap_test(scripted(choose, neighbour), settings)
         for name, expected in zip(names, swap, strict=True):
             share = shares[f"swap: {name}"]
-            assert share == expected if expected is not None else share < 15, (name, "by chance, a 26th")
+            assert share == expected if expected is not None else share < 15, (
+                name,
+                "by chance, a 26th",
+            )
         assert [shares[f"control: {name}"] for name in (names[0], names[1], names[-1])] == control
     copying = seq2seq.swap_test(scripted(look_up, 1), settings._replace(task="copy"))
     assert copying["swap: on that symbol"] == copying["swap: writes its neighbour"] == 100
     repeat = seq2seq.swap_test(scripted(look_up, -1), settings)["repeat: on that symbol"]
-    assert 10 < repeat < 90, "one that goes by the symbol alone takes the first of two, which is often the wrong one"
+    assert 10 < repeat < 90, (
+        "one that goes by the symbol alone takes the first of two, which is often the wrong one"
+    )
 
 
 def test_the_swap_test_without_a_fitting_string_is_none() -> None:
     settings = seq2seq.Settings(alphabet="ab", steps=1)
     assert (
-        seq2seq.median_and_range([seq2seq.swap_test(seq2seq.build_model(settings), settings)["control: stays"]])
+        seq2seq.median_and_range(
+            [seq2seq.swap_test(seq2seq.build_model(settings), settings)["control: stays"]]
+        )
         == "none"
     )
 
 
-def test_the_default_model_counts_uses_what_it_looks_at_and_is_lost_without(trained: nn.Module) -> None:
+def test_the_default_model_counts_uses_what_it_looks_at_and_is_lost_without(
+    trained: nn.Module,
+) -> None:
     settings = seq2seq.Settings()
     shares = seq2seq.swap_test(trained, settings)
     source, lengths = seq2seq.evaluation_strings(settings._replace(min_length=16))
     read = seq2seq.previous_tokens(torch.randint(seq2seq.FIRST_SYMBOL, 29, source.shape))
     _, weights = trained(source, lengths, read)
-    assert (weights.argmax(dim=-1) == torch.arange(15, -1, -1)).double().mean() > 0.95, "whatever it reads"
+    assert (weights.argmax(dim=-1) == torch.arange(15, -1, -1)).double().mean() > 0.95, (
+        "whatever it reads"
+    )
     assert shares["swap: stays"] > 95 and shares["control: writes the right one"] > 95
     exact = {
-        shift: seq2seq.exact_match_attending(trained, *seq2seq.evaluation_strings(settings), "reverse", shift)
+        shift: seq2seq.exact_match_attending(
+            trained, *seq2seq.evaluation_strings(settings), "reverse", shift
+        )
         for shift in (0, 1, None)
     }
     assert exact[0] > 95 and exact[1] < 20 and exact[None] < 20
 
 
 def test_all_weight_on_a_column_is_what_a_score_that_chooses_it_gives() -> None:
-    settings = seq2seq.Settings(**SMALL)._replace(alphabet="ab", max_length=2, min_length=2, steps=80, batch_size=64)
+    settings = seq2seq.Settings(**SMALL)._replace(
+        alphabet="ab", max_length=2, min_length=2, steps=80, batch_size=64
+    )
     model = seq2seq.build_model(settings)
     list(seq2seq.train(model, settings))
     source, lengths = seq2seq.evaluation_strings(settings, 200)
-    own, asked = model.decoder.score, seq2seq.exact_match_attending(model, source, lengths, "reverse", 1)
+    own, asked = (
+        model.decoder.score,
+        seq2seq.exact_match_attending(model, source, lengths, "reverse", 1),
+    )
     step = [0]
 
     def score(query: Tensor, keys: Tensor) -> Tensor:
-        step[0] += 1  # the true positions are 1 and 0, a column to the right of them 1 (there is no more) and 1
-        return own(query, keys) if step[0] == 3 else torch.tensor([[[-1e9, 0.0]]]).expand(len(query), -1, -1)
+        step[0] += (
+            1  # the true positions are 1 and 0, a column to the right of them 1 (there is no more) and 1
+        )
+        return (
+            own(query, keys)
+            if step[0] == 3
+            else torch.tensor([[[-1e9, 0.0]]]).expand(len(query), -1, -1)
+        )
 
     model.decoder.score = score
-    assert seq2seq.evaluate(model, source, lengths, "reverse")[0] == pytest.approx(asked) and 0 < asked < 100
+    assert (
+        seq2seq.evaluate(model, source, lengths, "reverse")[0] == pytest.approx(asked)
+        and 0 < asked < 100
+    )
 
 
-def test_exact_match_by_length_tells_trained_lengths_from_others(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_exact_match_by_length_tells_trained_lengths_from_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     settings = seq2seq.Settings(**SMALL)._replace(max_length=4)
     monkeypatch.setattr(
-        seq2seq, "evaluate", lambda model, source, lengths, task: (97.0 - 10 * lengths.max().item(), None)
+        seq2seq,
+        "evaluate",
+        lambda model, source, lengths, task: (97.0 - 10 * lengths.max().item(), None),
     )
     measured = seq2seq.measure_bottleneck(settings._replace(min_length=2))
     assert measured["by length"] == {2: 77, 3: 67, 4: 57} and measured["beyond"] == {5: 47}
     assert measured["at the longest trained"] == measured["exact match"] == 57
     assert measured["90 % right up to length"] == 0
     monkeypatch.setattr(
-        seq2seq, "evaluate", lambda model, source, lengths, task: (99.0 - 3 * lengths.max().item(), None)
+        seq2seq,
+        "evaluate",
+        lambda model, source, lengths, task: (99.0 - 3 * lengths.max().item(), None),
     )
     assert seq2seq.measure_bottleneck(settings)["90 % right up to length"] == 3
 
 
 def test_the_alignment_that_is_measured_is_that_of_the_trained_model() -> None:
-    settings = seq2seq.Settings(**SMALL)._replace(alphabet="ab", max_length=3, steps=40, batch_size=64)
+    settings = seq2seq.Settings(**SMALL)._replace(
+        alphabet="ab", max_length=3, steps=40, batch_size=64
+    )
     measured, model = seq2seq.measure_alignment(settings), seq2seq.build_model(settings)
     list(seq2seq.train(model, settings))
     exact_match, shifts = seq2seq.evaluate(model, *seq2seq.evaluation_strings(settings), "reverse")
@@ -185,7 +242,10 @@ def test_the_alignment_that_is_measured_is_that_of_the_trained_model() -> None:
 def one_result(**numbers: object) -> dict:
     """Return made-up measurements that serve every experiment's figure."""
     weights = np.eye(3)[::-1]
-    swap = {f"swap: {name}": 25.0 for name in ("stays", "one column right", "on that symbol", "next to it")}
+    swap = {
+        f"swap: {name}": 25.0
+        for name in ("stays", "one column right", "on that symbol", "next to it")
+    }
     lengths = {"by length": {1: 100.0, 2: 50.0}, "beyond": {3: 0.0}, "steps": 400}
     written = seq2seq.Written("abc", "cba", list("cba"), weights, [2, 1, 0])
     return {"written": written, "curve": [(0, 0, 0), (10, 1.5, 60.0)], **lengths, **swap, **numbers}
@@ -193,16 +253,25 @@ def one_result(**numbers: object) -> dict:
 
 def test_the_figures_show_medians_ranges_and_untrained_lengths() -> None:
     curves = ([(0, 0, 0), (10, 1.0, low), (20, 2.0, 100)] for low in (10, 20, 60))
-    runs = [one_result(curve=curve, **{"swap: stays": share}) for curve, share in zip(curves, (5, 7, 90), strict=True)]
+    runs = [
+        one_result(curve=curve, **{"swap: stays": share})
+        for curve, share in zip(curves, (5, 7, 90), strict=True)
+    ]
     by_step, by_second = seq2seq.draw_history(dict.fromkeys(seq2seq.HISTORY.rows, runs)).axes
     assert by_step.lines[0].get_xydata().tolist() == [[0, 0], [10, 20], [20, 100]]
     assert by_second.lines[0].get_xdata().tolist() == [0, 1, 2] and len(by_step.lines) == 5
-    assert [60, 10] in [vertex.astype(int)[::-1].tolist() for vertex in by_step.collections[0].get_paths()[0].vertices]
+    assert [60, 10] in [
+        vertex.astype(int)[::-1].tolist()
+        for vertex in by_step.collections[0].get_paths()[0].vertices
+    ]
 
     panels = seq2seq.draw_bottleneck({row: [one_result()] for row in seq2seq.BOTTLENECK.rows}).axes
     for panel in panels:
         assert panel.lines[0].get_xydata().tolist() == [[1, 100], [2, 50], [3, 0]]
-        assert np.ravel(panel.patches[0].get_xy())[0] == 2.5 and panel.texts[0].get_text() == "never trained"
+        assert (
+            np.ravel(panel.patches[0].get_xy())[0] == 2.5
+            and panel.texts[0].get_text() == "never trained"
+        )
 
     axes = seq2seq.draw_alignment(dict.fromkeys(seq2seq.ALIGNMENT.rows, runs)).axes
     assert axes[0].get_title() == "forward, std 1, noise 0" and axes[2].get_title() == "the default"

@@ -16,7 +16,9 @@ def written(word: str, output: str, weights: np.ndarray) -> tuple:
 @pytest.fixture
 def reversed_word() -> tuple:
     """Return "a$b" reversed, with a matrix made by hand; its last row is that of EOS."""
-    return written("a$b", "b$a", np.array([[0, 0.1, 0.9], [0.19, 0.6, 0.21], [0.95, 0.05, 0], [0.5, 0.3, 0.2]]))
+    return written(
+        "a$b", "b$a", np.array([[0, 0.1, 0.9], [0.19, 0.6, 0.21], [0.95, 0.05, 0], [0.5, 0.3, 0.2]])
+    )
 
 
 def test_a_word_is_written_as_the_decoder_says_and_eos_gets_a_row() -> None:
@@ -27,7 +29,9 @@ def test_a_word_is_written_as_the_decoder_says_and_eos_gets_a_row() -> None:
     with torch.no_grad():
         model.decoder.W_s.bias.copy_(bias)
     result = seq2seq.write(model, "xy", settings)
-    assert result.output == "zzzzz" and result.labels == list("zzzzz"), "it ends at twice the length and one"
+    assert result.output == "zzzzz" and result.labels == list("zzzzz"), (
+        "it ends at twice the length and one"
+    )
     with torch.no_grad():
         model.decoder.W_s.bias[seq2seq.EOS] = 99.0
     result = seq2seq.write(model, "xy", settings)
@@ -46,18 +50,26 @@ def test_the_matrix_shows_the_weights_with_symbols_and_rings(reversed_word: tupl
     assert "rings" in axes.get_title()
     assert white.get_xydata().tolist() == red.get_xydata().tolist() == [[2, 0], [1, 1], [0, 2]]
     short = written("a$b", "b", np.full((2, 3), 1 / 3))
-    assert seq2seq.draw_attention(short).axes[0].lines[0].get_xydata().tolist() == [[2, 0]], "EOS comes from nowhere"
+    assert seq2seq.draw_attention(short).axes[0].lines[0].get_xydata().tolist() == [[2, 0]], (
+        "EOS comes from nowhere"
+    )
 
 
 @pytest.mark.parametrize(("length", "rows"), [(1, 3), (40, 41), (512, 3), (3, 1025)])
 def test_no_word_is_too_short_or_too_long_to_be_drawn(length: int, rows: int) -> None:
-    word = written(("$%\\_^{" * 100)[:length], ("$%\\_^{" * 200)[: rows - 1], np.full((rows, length), 1 / length))
+    word = written(
+        ("$%\\_^{" * 100)[:length],
+        ("$%\\_^{" * 200)[: rows - 1],
+        np.full((rows, length), 1 / length),
+    )
     for figure in (seq2seq.draw_attention(word), seq2seq.draw_loss([3.0, 2.0], {1: word, 2: word})):
         figure.canvas.draw()
         right, top = figure.canvas.get_width_height()
         for axes in figure.findobj(matplotlib.axes.Axes):
             box = axes.get_tightbbox()
-            assert box.x0 >= -1 and box.y0 >= -1 and box.x1 <= right + 1 and box.y1 <= top + 1, "no label is cut"
+            assert box.x0 >= -1 and box.y0 >= -1 and box.x1 <= right + 1 and box.y1 <= top + 1, (
+                "no label is cut"
+            )
 
 
 def test_the_animation_fills_the_matrix_row_by_row(reversed_word: tuple, tmp_path: object) -> None:
@@ -83,7 +95,10 @@ def test_the_loss_figure_shows_every_step_and_marks_the_snapshots(reversed_word:
     curve, first, second, *_ = figure.axes
     assert curve.get_yscale() == "log"
     np.testing.assert_array_equal(curve.lines[0].get_ydata(), losses)
-    assert [line.get_xydata().tolist() for line in curve.lines[1:]] == [[[1, losses[0]]], [[100, losses[99]]]]
+    assert [line.get_xydata().tolist() for line in curve.lines[1:]] == [
+        [[1, losses[0]]],
+        [[100, losses[99]]],
+    ]
     assert [panel.get_title() for panel in (first, second)] == ["A: step 1", "B: step 100"]
     np.testing.assert_array_equal(second.images[0].get_array(), reversed_word.weights)
     assert second.get_xlabel() == "b$a"
@@ -106,9 +121,14 @@ def test_the_four_steps_in_the_terminal_are_those_of_the_model(trained: nn.Modul
     assert [row[1] for row in table] == list("attention")
     scores, weights = (np.array([float(row[column]) for row in table]) for column in (2, 3))
     np.testing.assert_allclose(scratch.softmax(scores), weights, atol=0.01)
-    np.testing.assert_allclose(weights, seq2seq.write(trained, "attention", settings).weights[2], atol=0.001)
+    np.testing.assert_allclose(
+        weights, seq2seq.write(trained, "attention", settings).weights[2], atol=0.001
+    )
     with_context, without = lines[-2:]
-    assert with_context.startswith("next symbol with the context: i 0.9") or "context: i 1.0" in with_context
+    assert (
+        with_context.startswith("next symbol with the context: i 0.9")
+        or "context: i 1.0" in with_context
+    )
     source, lengths = seq2seq.encode("attention", settings)
     keys, hidden = trained.encoder(source, lengths)
     tokens = torch.tensor([[seq2seq.SOS, *seq2seq.encode("no", settings)[0][0]]])

@@ -10,10 +10,17 @@ import pytest
 from conftest import ROOT, scratch, seq2seq
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-SCRIPTS = "".join((ROOT / name).read_text(encoding="utf-8") for name in ("00_scratch.py", "01_pytorch.py"))
+SCRIPTS = "".join(
+    (ROOT / name).read_text(encoding="utf-8") for name in ("00_scratch.py", "01_pytorch.py")
+)
 BLOCKS = re.findall(r"^ *```(\w+)\n(.*?)^ *```", README, re.DOTALL | re.MULTILINE)
 PROSE = re.sub(r"^ *```\w+\n.*?^ *```", "", README, flags=re.DOTALL | re.MULTILINE)
-COMMANDS = [shlex.split(line) for language, block in BLOCKS if language == "bash" for line in block.splitlines()]
+COMMANDS = [
+    shlex.split(line)
+    for language, block in BLOCKS
+    if language == "bash"
+    for line in block.splitlines()
+]
 
 
 def test_the_sections_stand_in_the_order_of_the_lesson() -> None:
@@ -41,19 +48,27 @@ def test_every_figure_is_shown_described_and_committed() -> None:
         "linked beside a figure that shows it, too"
     )
     if shutil.which("git") and (ROOT / ".git").exists():
-        listed = subprocess.run(["git", "ls-files", *shown], cwd=ROOT, capture_output=True, text=True, check=True)
+        listed = subprocess.run(
+            ["git", "ls-files", *shown], cwd=ROOT, capture_output=True, text=True, check=True
+        )
         assert set(listed.stdout.split()) == shown
 
 
 def test_every_command_parses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    known = (["-m", "pip", "install", "-r", "requirements.txt"], ["-m", "pytest", "tests"], ["00_scratch.py"])
+    known = (
+        ["-m", "pip", "install", "-r", "requirements.txt"],
+        ["-m", "pytest", "tests"],
+        ["00_scratch.py"],
+    )
     for program, *words in COMMANDS:
         if program == "python3":
             assert words == ["-m", "venv", ".venv"]
         elif words not in known:
             assert program == ".venv/bin/python" and words[0] == "01_pytorch.py"
             _, given, _ = seq2seq.parse_arguments(words[1:])
-            assert words == ["01_pytorch.py"] or given["assets"] == "out", "no exercise replaces a figure of the README"
+            assert words == ["01_pytorch.py"] or given["assets"] == "out", (
+                "no exercise replaces a figure of the README"
+            )
     for experiment in re.findall(r"--experiment (\w+)", README):
         assert experiment in seq2seq.EXPERIMENTS
 
@@ -67,7 +82,9 @@ def test_every_flag_named_is_one(capsys: pytest.CaptureFixture) -> None:
 
 
 def test_every_line_of_code_quoted_and_every_name_is_in_the_scripts() -> None:
-    quoted = [line for language, block in BLOCKS if language == "python" for line in block.splitlines()]
+    quoted = [
+        line for language, block in BLOCKS if language == "python" for line in block.splitlines()
+    ]
     assert len(quoted) > 8
     for line in quoted:
         assert f" {line}\n" in SCRIPTS or f" {line}  #" in SCRIPTS, line
