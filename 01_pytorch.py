@@ -1115,7 +1115,7 @@ def probe_strings(settings: Settings) -> Probe:
     generator = torch.Generator().manual_seed(0)
     first, last = max(1, num_symbols // 4), max(1, 3 * num_symbols // 4)
     step = torch.randint(first, last + 1, (len(source), 1), generator=generator).to(source.device)
-    positions = source_positions(lengths, target.size(1), settings.task)
+    positions = source_positions(lengths, target.size(1), settings.task).clamp(min=0)
     true, previous = positions.gather(1, step), positions.gather(1, step - 1)
     once = (source[:, :, None] == source[:, None]).sum(dim=2) == 1  # (N, S)
     kept = (once.gather(1, true) & once.gather(1, previous)).squeeze(1) & (lengths > 1)
