@@ -18,11 +18,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-try:
-    import matplotlib.style
-except ValueError:  # MPLBACKEND names a back end that is not installed; a file needs none
-    del os.environ["MPLBACKEND"]
-    import matplotlib.style
+if "IPython" not in sys.modules:
+    os.environ.pop(
+        "MPLBACKEND", None
+    )  # it may name a back end that is not installed; files need none
+import matplotlib.style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -140,7 +140,7 @@ def feature_vectors(meanings: list[tuple[str, tuple[str, ...]]]) -> np.ndarray:
 
 def worked_example() -> Example:
     """Compute the four steps for the three queries, and check the matrices against the loop."""
-    # The query is twice as long as a key: the longer it is, the sharper are the weights.
+    # A factor makes all scores larger, and so the weights sharper.
     query = 2 * feature_vectors(ASKED)
     keys = feature_vectors(SOURCE)
     mask = np.array(words(SOURCE)) != "PAD"
@@ -174,19 +174,17 @@ def worked_example() -> Example:
 def report(example: Example) -> str:
     """Return the four steps for "chat", then the weights of all three queries, as ASCII text."""
     lines = ['Source: "the black cat drinks the cold milk". Written so far: "le".', ""]
-    lines += ['For "chat", the query h_t asks for a noun of the subject.']
+    lines += ['For "chat", the query h_t asks for the noun in the subject.']
     lines += ["Step 1, scores h_t . h_s, and step 2, weights alpha_ts, their softmax without PAD:"]
     lines += ["  word    score  weight"]
-    first = example.scores[0], example.weights[0]
-    for word, score, weight in zip(words(SOURCE), *first, strict=True):
+    columns = example.scores[0], example.weights[0]
+    for word, score, weight in zip(words(SOURCE), *columns, strict=True):
         lines.append(f"  {word:<6}  {score:5.0f}  {weight:6.3f}")
     lines += ["Step 3, context vector c_t = sum over s of alpha_ts h_s, beside the query:"]
     lines += ["  feature     h_t    c_t"]
     for name, h, c in zip(FEATURES, example.query[0], example.context[0], strict=True):
         lines.append(f"  {name:<9}  {h:4.0f}  {c:5.3f}")
-    lines += [
-        "Step 4, next word, softmax(W_s tanh(W_c [c_t ; h_t])), with c_t and with zeros for it:"
-    ]
+    lines += ["Step 4, next word, softmax(W_s tanh(W_c [c_t ; h_t])), with c_t or with zeros:"]
     lines += ["  word     c_t  zeros"]
     probabilities = example.with_context[0], example.without_context[0]
     for word, found, zeros in zip(words(TARGET_VOCABULARY), *probabilities, strict=True):
@@ -261,7 +259,7 @@ def draw_example(example: Example) -> Figure:
         "keys": "keys $h_s$: what the encoder knows of each source word",
         "scores": 'Step 1, for "chat": scores $h_t \\cdot h_s$',
         "weights": "Step 2: weights $\\alpha_{ts}$, the softmax of the scores (PAD is masked)",
-        "weighted": "Step 3: weighted keys $\\alpha_{ts} h_s$",
+        "weighted": "Step 3: weighted values $\\alpha_{ts} h_s$ (the values are the keys)",
         "context": "sum $c_t$",
         "next word": "Step 4: the next word",
         "matrix": "All three words at once: the attention matrix",

@@ -1,6 +1,6 @@
 """A GRU encoder and an attention decoder learn to reverse strings, in PyTorch.
 
-Reversal is the smallest task that shows attention at work: the first output symbol is the last
+Reversal is a small task that shows attention at work: the first output symbol is the last
 source symbol, so a decoder that looks at the right place draws an anti-diagonal. Read the file from
 top to bottom, beside the README. The lesson ends at a divider in the middle.
 
@@ -31,11 +31,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-try:
-    import matplotlib.style
-except ValueError:  # MPLBACKEND names a back end that is not installed; files need none
-    del os.environ["MPLBACKEND"]
-    import matplotlib.style
+if "IPython" not in sys.modules:
+    os.environ.pop(
+        "MPLBACKEND", None
+    )  # it may name a back end that is not installed; files need none
+import matplotlib.style
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -45,8 +45,8 @@ from PIL import Image  # Pillow, which comes with Matplotlib
 # --- The task: reverse a string -------------------------------------------------------------------
 
 # A task says from which source position each output symbol comes: (length, t) -> position of output
-# symbol t, both counted from 0. The output ends where the position leaves the string. To add a task
-# that writes no more symbols than it reads, add a line; everything else follows from it.
+# symbol t, both counted from 0. The output ends where the position leaves the string, for good. To
+# add a task that writes no more symbols than it reads, add a line; the rest follows from it.
 TASKS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "reverse": lambda length, t: length - 1 - t,
     "copy": lambda length, t: t,
@@ -97,6 +97,8 @@ def make_targets(source: Tensor, lengths: Tensor, task: str) -> Tensor:
 class EncoderRNN(nn.Module):
     """One or two GRUs (Cho et al. 2014) that turn each source position s into a state h_s.
 
+    `embedding` is shared with the decoder. The states are the keys of attention, and its values.
+
     A bidirectional encoder reads forward with one GRU and backward with another, each of half the
     size; h_s is both states side by side (Bahdanau et al. 2015, section 3.2).
 
@@ -121,27 +123,33 @@ class EncoderRNN(nn.Module):
             self.backward_gru = nn.GRU(embedding.embedding_dim, size, batch_first=True)
         if forgetful:
             for gru in filter(None, (self.forward_gru, self.backward_gru)):
-                # PyTorch keeps the biases of the three parts of a GRU in one vector, in this order.
+                # PyTorch keeps the biases of a GRU's three parts in one vector, in this order. The
+                # chunks are views, so that changing one changes the GRU.
                 _reset_gate, update_gate, _proposal = gru.bias_ih_l0.data.chunk(3)
                 update_gate -= 2  # sigmoid(-2) is about an eighth
 
     def forward(self, source: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Encode tokens (B, S) of strings with lengths (B,).
 
-        Returns (keys (B, S, H), last state (1, B, H)). The keys at PAD mean nothing: mask them.
+        Returns (keys (B, S, H), last state (1, B, H), shaped as one layer of a GRU takes it). The
+        last state is that of the last real symbol, and of the first one when reading backward. The
+        keys at PAD mean nothing and have to be masked.
         """
         # Padding stands after the string, so the states at real symbols never see it.
-        keys, _ = self.forward_gru(self.embedding(source))  # (B, S, H) or (B, S, H / 2)
-        last_place = (lengths - 1)[:, None, None]
-        last = keys.take_along_dim(last_place, dim=1)
+        states, _ = self.forward_gru(self.embedding(source))  # (B, S, H), or half of H
+        end = (lengths - 1)[:, None, None]  # (B, 1, 1)
+        last_state = states.take_along_dim(end, dim=1)
         if self.backward_gru is not None:
             # Reverse each string within its own length, read it, and put its states back in order.
-            places = source_positions(lengths, source.size(1), "reverse").clamp(min=0)
+            t = torch.arange(source.size(1), device=source.device)
+            places = (lengths[:, None] - 1 - t).clamp(min=0)  # (B, S)
             reversed_source = source.gather(1, places)
-            states, _ = self.backward_gru(self.embedding(reversed_source))
-            keys = torch.cat([keys, states.take_along_dim(places[:, :, None], dim=1)], dim=-1)
-            last = torch.cat([last, states.take_along_dim(last_place, dim=1)], dim=-1)
-        return keys, last.transpose(0, 1)
+            reversed_states, _ = self.backward_gru(self.embedding(reversed_source))
+            backward_states = reversed_states.take_along_dim(places[:, :, None], dim=1)
+            states = torch.cat([states, backward_states], dim=-1)
+            last_backward_state = reversed_states.take_along_dim(end, dim=1)
+            last_state = torch.cat([last_state, last_backward_state], dim=-1)
+        return states, last_state.transpose(0, 1)
 
 
 # --- Attention and the decoder --------------------------------------------------------------------
@@ -159,7 +167,7 @@ class AdditiveScore(nn.Module):
     """The score of Bahdanau et al. (2015, appendix A.1.2): a small network for each pair.
 
     Bahdanau's query is the decoder's state before the step. Ours is h_t, the state of the step
-    itself, as in Luong et al., so that all steps can be scored at once.
+    itself, as in Luong et al.
     """
 
     def __init__(self, hidden_size: int) -> None:
@@ -286,15 +294,15 @@ class Settings:
     """All that a run depends on. Each field is a flag, too: max_length is --max-length."""
 
     task: str = setting("reverse", "what to do with a string", choices=tuple(TASKS))
-    alphabet: str = setting("abcdefghijklmnopqrstuvwxyz", "the symbols; rare ones may look poor")
+    alphabet: str = setting("abcdefghijklmnopqrstuvwxyz", "the symbols; a font may lack rare ones")
     min_length: int = setting(1, "symbols in the shortest string", at_least=1, at_most=512)
     max_length: int = setting(16, "symbols in the longest string", at_least=1, at_most=512)
-    encoder: str = setting("bidirectional", "how it reads", choices=("bidirectional", "forward"))
-    gates: str = setting("forgetful", "how update gates start", choices=("forgetful", "usual"))
+    encoder: str = setting("bidirectional", "directions", choices=("bidirectional", "forward"))
+    gates: str = setting("forgetful", "initial update gates", choices=("forgetful", "usual"))
     attention: str = setting("dot", "its score", choices=("dot", "additive", "location", "none"))
-    hidden_size: int = setting(64, "numbers in a state; even", at_least=2, at_most=1024)
+    hidden_size: int = setting(64, "numbers in a state, even", at_least=2, at_most=1024)
     embedding_size: int = setting(16, "numbers in an embedding", at_least=1, at_most=1024)
-    embedding_std: float = setting(0.2, "spread of the embeddings", at_least=0, at_most=100)
+    embedding_std: float = setting(0.2, "initial spread of embeddings", at_least=0, at_most=100)
     steps: int = setting(400, "training steps", at_least=1, at_most=10**6)
     batch_size: int = setting(64, "strings in a training step", at_least=1, at_most=4096)
     lr: float = setting(0.03, "peak of the learning rate", at_least=0, at_most=1e99)
@@ -307,7 +315,7 @@ class Settings:
 
 
 def build_model(settings: Settings) -> Seq2Seq:
-    """Return an untrained model whose weights are drawn from the settings' seed."""
+    """Return an untrained model whose parameters are drawn from the settings' seed."""
     torch.manual_seed(settings.seed)
     embedding = nn.Embedding(FIRST_SYMBOL + len(settings.alphabet), settings.embedding_size)
     nn.init.normal_(embedding.weight, std=settings.embedding_std)
@@ -317,13 +325,14 @@ def build_model(settings: Settings) -> Seq2Seq:
         bidirectional=settings.encoder == "bidirectional",
         forgetful=settings.gates == "forgetful",
     )
-    scores = {
-        "dot": lambda: dot_score,
-        "additive": lambda: AdditiveScore(settings.hidden_size),
-        "location": lambda: LocationScore(settings.hidden_size, settings.max_length),
-        "none": lambda: None,
-    }
-    decoder = AttnDecoderRNN(embedding, settings.hidden_size, scores[settings.attention]())
+    score = dot_score
+    if settings.attention == "additive":
+        score = AdditiveScore(settings.hidden_size)
+    elif settings.attention == "location":
+        score = LocationScore(settings.hidden_size, settings.max_length)
+    elif settings.attention == "none":
+        score = None
+    decoder = AttnDecoderRNN(embedding, settings.hidden_size, score)
     return Seq2Seq(encoder, decoder).to(settings.device)
 
 
@@ -401,12 +410,14 @@ def train(model: Seq2Seq, settings: Settings) -> Iterator[tuple[int, float, floa
     may look at the model in between, which does not count as training time.
 
     1. Draw new strings. 2. Predict every output symbol. 3. Measure the loss, the cross-entropy per
-    symbol in nats; EOS counts, PAD does not. 4. Compute gradients, and shorten those longer than 1,
-    since recurrent networks sometimes produce very long ones. 5. Update the weights.
+    symbol in nats; EOS counts, PAD does not. 4. Compute the gradient, and scale it down if it is
+    longer than 1, since recurrent networks sometimes produce very long ones. 5. Update the
+    parameters. Strings have a random generator of their own; noise and scheduled sampling draw from
+    PyTorch's global one, which `build_model` has seeded.
 
-    Raises FloatingPointError when a weight is no longer a finite number.
+    Raises FloatingPointError when a parameter is no longer a finite number.
     """
-    # A seed that differs from that of the weights, so that the two random streams do.
+    # Not the seed of the parameters, so that the two random streams differ.
     generator = torch.Generator().manual_seed(2**32 - 1 - settings.seed)
     optimizer = torch.optim.Adam(model.parameters(), fused=True)
     seconds = 0.0
@@ -426,10 +437,10 @@ def train(model: Seq2Seq, settings: Settings) -> Iterator[tuple[int, float, floa
         logits = training_logits(
             model, source, lengths, target, settings.teacher_forcing, settings.noise
         )
-        # 3. The loss. It knows nothing of positions: that the weights end up in the right place is
-        # learnt because all four steps of attention can be differentiated.
+        # 3. The loss. It knows nothing of positions: where to look is learnt, because score,
+        # softmax, context and output can all be differentiated.
         loss = F.cross_entropy(logits.flatten(0, 1), target.flatten(), ignore_index=PAD)
-        # 4. The gradients.
+        # 4. The gradient.
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), max_norm=1)
@@ -437,7 +448,7 @@ def train(model: Seq2Seq, settings: Settings) -> Iterator[tuple[int, float, floa
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, settings.steps, settings.lr)
         optimizer.step()
-        if not torch.isfinite(nn.utils.get_total_norm(model.parameters())):
+        if not all(parameter.isfinite().all() for parameter in model.parameters()):
             raise FloatingPointError(f"training diverged at step {step} of {settings.steps}")
         seconds += time.perf_counter() - start
         yield step, loss.item(), seconds
@@ -471,7 +482,9 @@ def greedy_decode(
         if is_finished.all():
             break
     tokens = torch.cat(all_tokens, dim=1)
-    return tokens, None if model.decoder.score is None else torch.cat(all_weights, dim=1)
+    if model.decoder.score is None:
+        return tokens, None
+    return tokens, torch.cat(all_weights, dim=1)
 
 
 def evaluation_strings(settings: Settings, count: int = 2000) -> tuple[Tensor, Tensor]:
@@ -491,7 +504,7 @@ def evaluation_strings(settings: Settings, count: int = 2000) -> tuple[Tensor, T
 
 
 def percent(hits: Tensor) -> float:
-    """Return how many of some booleans are True, in percent; nan if there are none at all."""
+    """Return the percentage of True values; nan if there are no values at all."""
     return 100 * hits.sum().item() / hits.numel() if hits.numel() else math.nan
 
 
@@ -555,7 +568,7 @@ def as_decoded(word: str, tokens: Tensor, weights: Tensor | None, settings: Sett
 
 
 def decode_word(model: Seq2Seq, word: str, settings: Settings) -> Decoded:
-    """Decode one word greedily; without an EOS it stops after twice the word's length."""
+    """Decode one word greedily, for at most 2 S + 1 steps."""
     source, lengths = tokens_of(word, settings)
     tokens, weights = greedy_decode(model, source, lengths, max_steps=2 * len(word) + 1)
     return as_decoded(word, tokens, weights, settings)
@@ -583,7 +596,7 @@ def four_steps(model: Seq2Seq, source: Tensor, lengths: Tensor, tokens: Tensor) 
 
 
 def four_steps_as_text(model: Seq2Seq, decoded: Decoded, settings: Settings) -> str:
-    """Return the numbers with which the third output symbol was written, or the last before it."""
+    """Return the numbers behind output symbol 3, or behind the last one if there are fewer."""
     t = min(2, len(decoded.labels) - 1)
     source, lengths = tokens_of(decoded.word, settings)
     written, _ = tokens_of(decoded.output[:t], settings)
@@ -613,10 +626,9 @@ def matrix_as_text(decoded: Decoded) -> str:
 
 
 def run(settings: Settings, word: str, folder: Path) -> None:
-    """Train one model, show how it goes and what has come of it, and draw its figures."""
-    print(
-        f"task: {settings.task} strings of {settings.min_length} to {settings.max_length} symbols"
-    )
+    """Train one model, print its progress and its results, and draw its figures."""
+    lengths = f"{settings.min_length} to {settings.max_length}"
+    print(f"task: {settings.task} strings of {lengths} symbols")
 
     # Train, and look now and then at what the model makes of one word.
     model = build_model(settings)
@@ -632,7 +644,8 @@ def run(settings: Settings, word: str, folder: Path) -> None:
             snapshots[step] = decoded
 
     # Report: one word in detail, then the metrics on many strings.
-    exact_match, shares = evaluate(model, *evaluation_strings(settings), settings.task)
+    strings = evaluation_strings(settings)
+    exact_match, shares = evaluate(model, *strings, settings.task)
     has_attention = settings.attention != "none"
     if has_attention:
         print(f"\n{four_steps_as_text(model, decoded, settings)}\n\n{matrix_as_text(decoded)}\n")
@@ -640,7 +653,9 @@ def run(settings: Settings, word: str, folder: Path) -> None:
         print(f"off the true column by: {columns}")
     if not settings.min_length <= len(word) <= settings.max_length:
         print(f"{word} has {len(word)} symbols, a length that this model was not trained on")
-    print(f"exact match: {exact_match:.2f}% ({round(20 * exact_match)} of 2000 strings)")
+    num_strings = len(strings[0])
+    num_right = round(exact_match / 100 * num_strings)
+    print(f"exact match: {exact_match:.2f}% ({num_right} of {num_strings} strings)")
     if has_attention:
         left, right = f"left {shares[-1]:.2f}%", f"right {shares[1]:.2f}%"
         print(f"alignment: {shares[0]:.2f}% (one column {left}, {right})")
@@ -654,8 +669,8 @@ def run(settings: Settings, word: str, folder: Path) -> None:
 
 
 # ==================================================================================================
-# THE LESSON ENDS HERE. You have seen the whole program. Below stand the pictures that it draws, the
-# experiments that test what the lesson claims, and the command line.
+# THE LESSON ENDS HERE. You have seen the whole program: the model, its training and its evaluation.
+# Below stand the pictures, the experiments that test what the lesson claims, and the command line.
 # ==================================================================================================
 
 # --- Pictures -------------------------------------------------------------------------------------
@@ -677,7 +692,7 @@ def draw_matrix(
     """Draw attention weights: a row for each output symbol, a column for each source symbol.
 
     A ring marks the source position from which each symbol should come, so that a picture that is
-    one column off shows it. Only the first `num_rows` rows are filled, by default all. Where there
+    one column off can be seen to be. Only the first `num_rows` rows are filled, by default all. Where there
     are more than `readable` symbols, they and the rings are left out.
     """
     num_rows = len(decoded.labels) if num_rows is None else num_rows
@@ -743,7 +758,7 @@ def animate_decoding(decoded: Decoded) -> Callable[[Path], None]:
 
 
 def draw_loss(losses: list[float], snapshots: dict[int, Decoded]) -> Figure:
-    """Draw the loss of every training step, and above it what the model made of a word at some."""
+    """Draw the loss of every training step, and above it the matrices of a word at some of them."""
     figure = Figure(figsize=(8, 6), dpi=150, layout="constrained")
     drawable = {step: decoded for step, decoded in snapshots.items() if decoded.weights is not None}
     above, below = figure.subfigures(2, 1, height_ratios=[2, 3])
@@ -774,7 +789,7 @@ def draw_loss(losses: list[float], snapshots: dict[int, Decoded]) -> Figure:
 
 
 class Experiment(NamedTuple):
-    """A question, put to several models that differ in what the question is about.
+    """A question, put to several models that differ only in the settings under test.
 
     A run is a dictionary: its row and seed, the settings that differ between rows, and every number
     that it measured. The printed table, the CSV file and the figure are all made of such runs.
@@ -808,8 +823,8 @@ def run_job(job: tuple[str, Callable[[Settings], dict], Settings]) -> tuple[str,
 def count_workers() -> int:
     """Return how many processes to start: one for each core that this process may use.
 
-    At most 61, which is all that Windows can wait for. 1, which means none, where a new process
-    could not find the functions of this script, as under a profiler.
+    At most 61, which is all that Windows can wait for. 1, which means no extra process, where a new
+    process could not import this script, as under a profiler.
     """
     if __name__ == "__main__":
         main_module = sys.modules["__main__"]
@@ -888,6 +903,15 @@ def write_csv(runs_of: dict[str, list[dict]], path: Path) -> None:
         writer.writerows(lines)
 
 
+def series(one_run: dict, prefix: str) -> dict[int, float]:
+    """Return what a run measured at several lengths or steps: {x: number named prefix + x}."""
+    return {
+        int(key.removeprefix(prefix)): number
+        for key, number in one_run.items()
+        if key.startswith(prefix)
+    }
+
+
 def run_experiment(name: str, settings: Settings, num_seeds: int, folder: Path) -> None:
     """Run all rows of an experiment, print its table, write its CSV file and draw its figure."""
     experiment, start, steps_done = EXPERIMENTS[name], time.perf_counter(), 0
@@ -898,18 +922,21 @@ def run_experiment(name: str, settings: Settings, num_seeds: int, folder: Path) 
     runs_of = {row: [{}] * num_seeds for row in experiment.rows}
     finished = run_jobs(experiment, settings, num_seeds, count_workers())
     for count, (row, changed, measured) in enumerate(finished, start=1):
-        differing = {name: f"{getattr(changed, name)}" for name in settings_that_differ(experiment)}
+        differing = {
+            field: str(getattr(changed, field)) for field in settings_that_differ(experiment)
+        }
         numbers = {
-            name: round(value, 4) if isinstance(value, float) else value
-            for name, value in measured.items()
+            key: round(value, 4) if isinstance(value, float) else value
+            for key, value in measured.items()
         }
         index = changed.seed - settings.seed
         runs_of[row][index] = {"row": row, "seed": changed.seed, **differing, **numbers}
         steps_done += changed.steps
-        left = (time.perf_counter() - start) * (steps_in_all / steps_done - 1)
+        seconds_left = (time.perf_counter() - start) * (steps_in_all / steps_done - 1)
         ended = f"{row}, seed {changed.seed}: exact match {measured['exact match']:.2f}%"
         print(
-            f"{count} of {num_seeds * len(runs_of)}  {ended}  (about {left:.0f} s left)", flush=True
+            f"{count} of {num_seeds * len(runs_of)}  {ended}  (about {seconds_left:.0f} s left)",
+            flush=True,
         )
     print(f"\n{markdown_table(runs_of, experiment.columns)}\n")
     for rule in ("off by one", "follows a swap"):
@@ -945,34 +972,36 @@ def measure_bottleneck(settings: Settings) -> dict:
 
 
 def draw_bottleneck(runs_of: dict[str, list[dict]]) -> Figure:
-    """Draw exact match by source length, the median over seeds: a line for each training budget."""
+    """Draw strings right by source length, the median over seeds: a line for each budget."""
     figure = Figure(figsize=(8, 4.6), dpi=150, layout="constrained")
     panels = figure.subplots(1, 3, sharey=True, width_ratios=[3, 3, 2])
     prefix = "exact match at length "
-    lengths = [int(k.removeprefix(prefix)) for k in next(iter(runs_of.values()))[0] if prefix in k]
-    longest = max(lengths) * 4 // 5
-    for axes, (family, (budgets, _)) in zip(panels, BUDGETS.items(), strict=False):
+    for axes, (family, (budgets, _)) in zip(panels, BUDGETS.items(), strict=True):
+        medians = []
         for steps in budgets:
-            runs = runs_of[f"{family}, {steps:,} steps"]
-            exact = [np.median([one_run[f"{prefix}{n}"] for one_run in runs]) for n in lengths]
+            curves = [series(one_run, prefix) for one_run in runs_of[f"{family}, {steps:,} steps"]]
+            lengths = np.array(list(curves[0]))
+            medians.append(np.median([list(curve.values()) for curve in curves], axis=0))
+        longest = lengths[-1] * 4 // 5  # a fifth of the lengths were never trained
+        for steps, median in zip(budgets, medians, strict=True):
             is_common = steps == 400
-            style = {"color": ORANGE if is_common else BLUE, "linewidth": 3 if is_common else 1.2}
-            axes.plot(lengths, exact, **style, alpha=1 if is_common else 0.8)
-            # The number of steps stands where the line falls through a height of its own.
-            height = 50 if len(budgets) < 4 else 78 - 56 * budgets.index(steps) / (len(budgets) - 1)
-            at = next((n for n in lengths if exact[lengths.index(n)] < height), lengths[-1])
-            bold = "bold" if is_common else "normal"
+            style = {"color": ORANGE, "linewidth": 3} if is_common else {"color": BLUE}
+            axes.plot(lengths, median, **style)
+            # The number of steps stands where the line is furthest from all the others.
+            others = [other for other in medians if other is not median]
+            distance = np.min(np.abs(np.array(others) - median), axis=0)
+            at = distance[lengths <= longest].argmax()
+            text = {"size": 9, "weight": "bold" if is_common else "normal", "va": "center"}
             box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5}
-            place = (min(at - 0.5, longest + 1), height)
-            axes.text(*place, f"{steps:,}", size=9, weight=bold, ha="center", va="center", bbox=box)
+            axes.text(lengths[at], median[at], f"{steps:,}", **text, ha="center", bbox=box)
         axes.axvspan(longest + 0.5, lengths[-1] + 0.5, color="0.88", zorder=0)
-        axes.text(lengths[-1], 101, "never trained", rotation=90, ha="center", va="top", size=9)
+        axes.text(lengths[-1], 98, "never trained", rotation=90, ha="center", va="top", size=9)
         axes.set_title(family.replace(" with", "\nwith"), size=11)
-        axes.set(xlim=(lengths[0] - 0.5, lengths[-1] + 0.5), ylim=(-3, 104))
+        axes.set(xlim=(lengths[0] - 0.5, lengths[-1] + 0.5), ylim=(-4, 107))
         axes.set_xlabel("source length (symbols)")
         axes.grid(alpha=0.3)
     panels[0].set_ylabel("strings right (%)")
-    figure.supxlabel("A number at a line: training steps. The thick line: 400 steps.", size=10)
+    figure.supxlabel("The number at a line: its training steps. Thick: 400 steps.", size=10)
     return figure
 
 
@@ -1002,14 +1031,7 @@ BOTTLENECK = Experiment(
     },
     measure=measure_bottleneck,
     draw=draw_bottleneck,
-    columns=(
-        "encoder",
-        "noise",
-        "hidden_size",
-        "90 % right up to length",
-        "exact match",
-        "seconds",
-    ),
+    columns=("encoder", "noise", "hidden_size", "90 % right up to length", "exact match"),
     num_seeds=5,
 )
 
@@ -1047,12 +1069,12 @@ def draw_history(runs_of: dict[str, list[dict]]) -> Figure:
     figure = Figure(figsize=(8, 5), dpi=150, layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
     colours = dict(zip(runs_of, (GREY, PINK, GREEN, BLUE, ORANGE), strict=True))
-    prefix = "exact match at step "
     for row, runs in runs_of.items():
-        steps = np.array([int(k.removeprefix(prefix)) for k in runs[0] if prefix in k])
-        exact = np.array([[one_run[f"{prefix}{step}"] for step in steps] for one_run in runs])
-        seconds = np.array([steps * one_run["ms per step"] / 1000 for one_run in runs])
-        for axes, x in zip(panels, (np.tile(steps, (len(runs), 1)), seconds), strict=True):
+        curves = [series(one_run, "exact match at step ") for one_run in runs]
+        exact = np.array([list(curve.values()) for curve in curves])  # (runs, steps)
+        steps = np.array([list(curve) for curve in curves])
+        seconds = steps * np.array([[one_run["ms per step"] / 1000] for one_run in runs])
+        for axes, x in zip(panels, (steps, seconds), strict=True):
             axes.plot(x.T, exact.T, color=colours[row], linewidth=0.6, alpha=0.45)
             middle = np.median(x, axis=0), np.median(exact, axis=0)
             axes.plot(*middle, color=colours[row], linewidth=2.5, label=row)
@@ -1070,7 +1092,7 @@ def draw_history(runs_of: dict[str, list[dict]]) -> Figure:
 # attention the highest exact match, among 0.01, 0.02, 0.03, 0.05 and 0, 0.2, on seeds 100 to 102.
 HISTORY = Experiment(
     rows={
-        "no attention (Sutskever et al. 2014)": {**ONE_VECTOR, "lr": 0.05, "teacher_forcing": 1.0},
+        "no attention (Sutskever et al. 2014)": {**ONE_VECTOR, "lr": 0.05},
         "location score, a control": {"attention": "location", "lr": 0.02, "noise": 0.0},
         "additive score (Bahdanau et al. 2015)": {"attention": "additive", "noise": 0.0},
         "dot score (Luong et al. 2015)": {"attention": "dot", "lr": 0.02},
@@ -1088,7 +1110,7 @@ HISTORY = Experiment(
 
 # --- Experiment: when can you trust the picture? --------------------------------------------------
 
-WAY = (50, 75, 100, 150, 200, 300, 400)  # training steps at which it is asked on the way, too
+CHECKPOINTS = (50, 75, 100, 150, 200, 300, 400)  # training steps at which swaps are tried, too
 
 
 class Probe(NamedTuple):
@@ -1100,6 +1122,11 @@ class Probe(NamedTuple):
     step: Tensor  # (N, 1), the output step
     true: Tensor  # (N, 1), the source position of the symbol to be written at that step
     previous: Tensor  # (N, 1), the source position of the symbol written before
+
+
+def stands_once(source: Tensor) -> Tensor:
+    """Return at which positions stands a symbol that the string has only once: (N, S) booleans."""
+    return (source[:, :, None] == source[:, None]).sum(dim=2) == 1
 
 
 def probe_strings(settings: Settings) -> Probe:
@@ -1117,13 +1144,16 @@ def probe_strings(settings: Settings) -> Probe:
     step = torch.randint(first, last + 1, (len(source), 1), generator=generator).to(source.device)
     positions = source_positions(lengths, target.size(1), settings.task).clamp(min=0)
     true, previous = positions.gather(1, step), positions.gather(1, step - 1)
-    once = (source[:, :, None] == source[:, None]).sum(dim=2) == 1  # (N, S)
+    once = stands_once(source)
     kept = (once.gather(1, true) & once.gather(1, previous)).squeeze(1) & (lengths > 1)
     return Probe(*(part[kept] for part in (source, lengths, target, step, true, previous)))
 
 
 def pick(candidates: Tensor) -> Tensor:
-    """Return a random True column of each row, the same at each call: (N, C) -> (N, 1)."""
+    """Return a random True column of each row, 0 if it has none: (N, C) -> (N, 1).
+
+    It is the same one at each call.
+    """
     generator = torch.Generator().manual_seed(1)
     draws = torch.rand(candidates.shape, generator=generator).to(candidates.device)
     return torch.where(candidates, draws, -1).argmax(dim=1, keepdim=True)
@@ -1148,7 +1178,7 @@ class Look(NamedTuple):
 
 def read_at_step(model: Seq2Seq, probe: Probe, symbol: Tensor) -> Look:
     """Let the decoder read the true previous symbols, but at the probed step `symbol`, (N, 1)."""
-    # 1. Replace one token. What was read before stays true, so the state before the step is, too.
+    # 1. Replace one token. Those before it stay, and so does the state before the step.
     tokens = previous_tokens(probe.target).scatter(1, probe.step, symbol)
     # 2. Read, and take what happens at the step.
     steps = in_parts(model, probe.source, probe.lengths, tokens)
@@ -1159,10 +1189,10 @@ def read_at_step(model: Seq2Seq, probe: Probe, symbol: Tensor) -> Look:
 
 
 def around_true(scores: Tensor, true: Tensor, reach: int = 3) -> dict[int, float]:
-    """Average scores (N, S) over strings at each column from `reach` left of the true one to right.
+    """Average the scores (N, S) at each offset from -reach to +reach around the true column.
 
     They are relative to the mean score of the columns further away, in nats: a difference of 1
-    makes a weight e times as large. Returns {columns to the right: mean}, nan outside the strings.
+    makes a weight e times as large. Returns {offset: mean over the strings that reach so far}.
     """
     columns = torch.arange(scores.size(1), device=scores.device)
     is_far = (columns - true).abs() > reach
@@ -1178,21 +1208,21 @@ def around_true(scores: Tensor, true: Tensor, reach: int = 3) -> dict[int, float
 def substitute(model: Seq2Seq, probe: Probe, num_symbols: int) -> dict[str, float]:
     """Let the decoder read another symbol at one step, and see where it looks and what it writes.
 
-    - lacking: a symbol that the string lacks. Nothing can match it, so the scores that remain are
-      the *position part*: where the decoder believes it is.
+    - lacking: a symbol that does not occur in the string. Nothing can match it, so the scores that
+      remain are the *position part*: where the decoder believes it is.
     - What the true previous symbol adds to them, column by column, is the *content part*.
-    - near: the very symbol that must be written. A decoder attracted by what it reads goes to the
+    - near: the very symbol that must be written. A decoder attracted to what it reads goes to the
       true column, one that is repelled leaves it, one that counts stays where it is.
-    - swap: another symbol of the string, which stands once, more than two places away. A decoder
-      that searches for what it reads goes there, or next to it if the state there has also read
-      that symbol, and writes its neighbour.
+    - swap: another symbol of the string, which stands once, more than two places from the previous
+      one. A decoder that searches for what it reads goes there, or one place onward if the state
+      there has also read that symbol, and writes the neighbour in that direction.
 
-    Two rules foretell from the two parts what a model does. It is off by one if their sum is larger
-    one column right than at the true column. It follows a swap, to the symbol or next to it, more
-    often than it stays, at the true column or one right, if the largest content part is larger than
-    the largest position part.
+    Two rules. A model should be off by one if the two parts together are larger one column right
+    than at the true column. This is near to a truism, as together they are the undisturbed score.
+    And it should follow a swap, to the symbol or next to it, more often than it stays, at the true
+    column or one right, if its largest content part is larger than its largest position part.
 
-    Returns percentages of strings, and scores in nats.
+    Returns percentages of strings, scores in nats, and what the rules foretell and what happened.
     """
     source, true, previous = probe.source, probe.true, probe.previous
     right_symbol, onward = source.gather(1, true), true - previous
@@ -1209,16 +1239,16 @@ def substitute(model: Seq2Seq, probe: Probe, num_symbols: int) -> dict[str, floa
     near = read_at_step(model, probe, right_symbol)
     # The swap.
     places = torch.arange(source.size(1), device=source.device)
-    once = (source[:, :, None] == source[:, None]).sum(dim=2) == 1
     neighbours = places + onward
     has_neighbour = (neighbours >= 0) & (neighbours < source.size(1))
-    candidates = once & ((places - previous).abs() > 2) & has_neighbour
+    candidates = stands_once(source) & ((places - previous).abs() > 2) & has_neighbour
     swappable = candidates.any(dim=1)
     place = pick(candidates)
     swap = read_at_step(model, probe, source.gather(1, place))
     neighbour = (place + onward).clamp(0, source.size(1) - 1)
-    followed = (swap.column == place) | (swap.column == place + onward)
-    stayed = (swap.column == true) | (swap.column == true + 1)
+    is_on_symbol, is_next_to_it = swap.column == place, swap.column == place + onward
+    is_on_true, is_one_right = swap.column == true, swap.column == true + 1
+    writes_neighbour = swap.symbol == source.gather(1, neighbour)
     measured = {
         "read true: true column": percent(as_trained.column == true),
         "read true: one column right": percent(as_trained.column == true + 1),
@@ -1227,13 +1257,11 @@ def substitute(model: Seq2Seq, probe: Probe, num_symbols: int) -> dict[str, floa
         "read lacking: right symbol": percent((lacking.symbol == right_symbol)[possible]),
         "near: true column": percent(near.column == true),
         "near: one column right": percent(near.column == true + 1),
-        "swap: on the symbol": percent((swap.column == place)[swappable]),
-        "swap: next to it": percent((swap.column == place + onward)[swappable]),
-        "swap: true column": percent((swap.column == true)[swappable]),
-        "swap: one column right": percent((swap.column == true + 1)[swappable]),
-        "swap: writes the neighbour": percent(
-            (swap.symbol == source.gather(1, neighbour))[swappable]
-        ),
+        "swap: on the symbol": percent(is_on_symbol[swappable]),
+        "swap: next to it": percent(is_next_to_it[swappable]),
+        "swap: true column": percent(is_on_true[swappable]),
+        "swap: one column right": percent(is_one_right[swappable]),
+        "swap: writes the neighbour": percent(writes_neighbour[swappable]),
     }
     measured |= {f"position part at {k:+d}": value for k, value in position.items()}
     measured |= {f"content part at {k:+d}": value for k, value in content.items()}
@@ -1241,19 +1269,20 @@ def substitute(model: Seq2Seq, probe: Probe, num_symbols: int) -> dict[str, floa
     return measured | {
         "off by one, foretold": both[1] > both[0],
         "follows a swap, foretold": strongest > highest,
-        "follows a swap": percent(followed[swappable]) > percent(stayed[swappable]),
+        "follows a swap": percent((is_on_symbol | is_next_to_it)[swappable])
+        > percent((is_on_true | is_one_right)[swappable]),
     }
 
 
 def force_weights(model: Seq2Seq, settings: Settings) -> dict[str, float]:
-    """Change where the decoder looks, or what it finds there, and count the symbols still right.
+    """Interfere with the decoder at every step, and count the symbols that are still right.
 
-    1. Put all weight on the true column, then on the column to the right of it.
+    1. Put all weight on the true column, then on the column to the right of it, where there is one.
     2. Give it the context that another string has at the same step: does it write the symbol of
        that string? Then it uses what it looks at.
-    3. Let it read random previous symbols at every step: can it do without?
+    3. Let it read random previous symbols: can it do without?
     4. Where a letter is doubled, the symbol just written stands on the true column, too. Compare
-       the errors there with the errors elsewhere.
+       the errors there, undisturbed, with the errors elsewhere.
 
     All strings have the greatest length. Returns percentages of symbols, EOS not counted.
     """
@@ -1270,9 +1299,10 @@ def force_weights(model: Seq2Seq, settings: Settings) -> dict[str, float]:
         keys, _ = model.encoder(source, lengths)
         for name, shift in (("true column", 0), ("one column right", 1)):
             columns = (positions + shift).clamp(0, source.size(1) - 1)
+            is_counted = is_symbol & (positions + shift < source.size(1))
             context = keys.take_along_dim(columns[:, :, None], dim=1)
             written = most_probable(model.decoder.final_output(steps.query, context))
-            measured[f"all weight on {name}: right"] = percent((written == target)[is_symbol])
+            measured[f"all weight on {name}: right"] = percent((written == target)[is_counted])
         # 2. The strings change places, but only in their contexts.
         written = most_probable(model.decoder.final_output(steps.query, steps.context.roll(1, 0)))
         other_symbol = target.roll(1, 0)
@@ -1293,9 +1323,9 @@ def force_weights(model: Seq2Seq, settings: Settings) -> dict[str, float]:
 
 
 def read_word(model: Seq2Seq, settings: Settings, is_swapped: bool) -> Decoded:
-    """Let the decoder read a word's true previous symbols, or one other a third of the way through.
+    """Let the decoder read a word's true previous symbols, but swap one a third of the way through.
 
-    The other one is the source symbol as far from the start as the step: y in "copyright".
+    In its place it reads the source symbol as far from the start as the step: y in "copyright".
     """
     word = word_that_fits("copyright", settings)
     source, lengths = tokens_of(word, settings)
@@ -1310,19 +1340,20 @@ def read_word(model: Seq2Seq, settings: Settings, is_swapped: bool) -> Decoded:
 def measure_alignment(settings: Settings) -> dict:
     """Train, and ask when the picture is true and why.
 
-    See `evaluate`, `substitute` and `force_weights`, and at the training steps WAY the share of
-    strings that look at the true column, one column right, and after a swap at the symbol.
+    See `evaluate`, `substitute` and `force_weights`. During training, at CHECKPOINTS, it measures
+    the share of strings that look at the true column, one column right, and that follow a swap.
     """
     model, probe = build_model(settings), probe_strings(settings)
     num_symbols = len(settings.alphabet)
     on_the_way = {}
     for step, _, _ in train(model, settings):
-        if step in WAY:
+        if step in CHECKPOINTS or step == settings.steps:
             found = substitute(model, probe, num_symbols)
+            follows = found["swap: on the symbol"] + found["swap: next to it"]
             on_the_way |= {
-                f"step {step}: true column": found["read true: true column"],
-                f"step {step}: one column right": found["read true: one column right"],
-                f"step {step}: follows": found["swap: on the symbol"] + found["swap: next to it"],
+                f"true column at step {step}": found["read true: true column"],
+                f"one column right at step {step}": found["read true: one column right"],
+                f"follows at step {step}": follows,
             }
     exact_match, shares = evaluate(model, *evaluation_strings(settings), settings.task)
     return {
@@ -1355,30 +1386,36 @@ def draw_parts(axes: Axes, runs: list[dict]) -> None:
     Thin lines are the sums of single seeds, a ring marks the true column.
     """
     columns = np.arange(-2, 4)
-    position, content = (
-        np.array([[one_run[f"{part} part at {k:+d}"] for k in columns] for one_run in runs])
-        for part in ("position", "content")
-    )  # (runs, columns) each
-    base, added = np.median(position, axis=0), np.median(content, axis=0)
-    axes.bar(columns, base, color=BLUE, label="position: where it believes it is")
+    curves = {}
+    for part in ("position", "content"):
+        offsets = [series(one_run, f"{part} part at ") for one_run in runs]
+        curves[part] = np.array([[numbers[k] for k in columns] for numbers in offsets])
+    position = np.median(curves["position"], axis=0)
+    content = np.median(curves["content"], axis=0)
+    axes.bar(columns, position, color=BLUE, label="position: where it believes it is")
     label = "content: what the symbol just read adds"
-    axes.bar(columns, added, bottom=base, color=ORANGE, width=0.5, label=label)
-    axes.plot(columns, (position + content).T, color="black", linewidth=0.4, alpha=0.5)
-    axes.plot(columns, base + added, "_", color="black", markersize=13, label="their sum")
+    axes.bar(columns, content, bottom=position, color=ORANGE, width=0.5, label=label)
+    axes.plot(columns, sum(curves.values()).T, color="black", linewidth=0.4, alpha=0.5)
+    axes.plot(columns, position + content, "_", color="black", markersize=13, label="their sum")
     axes.plot(0, -1.5, "o", markeredgecolor="tab:red", markerfacecolor="none", markersize=7)
     axes.axhline(0, color="0.4", linewidth=0.8)
+    # The largest content part in numbers, since a small or negative one is hard to see.
+    at = np.abs(content).argmax()
+    place = (columns[at], max(position[at], position[at] + content[at]) + 1.2)
+    axes.text(*place, f"{content[at]:+.1f}", color="#8A5A00", size=10, weight="bold", ha="center")
     axes.set_xticks(columns, [f"{k:+d}" if k else "0" for k in columns], size=9)
+    axes.margins(y=0.12)
 
 
 def draw_way(axes: Axes, runs: list[dict]) -> None:
     """Draw how often a run looks at two columns and follows a swap, by training step."""
-    steps = [int(k.split()[1].rstrip(":")) for k in runs[0] if k.endswith(": follows")]
     for name, colour, label in (
         ("true column", BLUE, "on the true column"),
         ("one column right", PINK, "one column right"),
         ("follows", ORANGE, "follows a swapped symbol"),
     ):
-        shares = np.array([[one_run[f"step {s}: {name}"] for s in steps] for one_run in runs])
+        curves = [series(one_run, f"{name} at step ") for one_run in runs]
+        steps, shares = list(curves[0]), np.array([list(curve.values()) for curve in curves])
         axes.plot(steps, shares.T, color=colour, linewidth=0.5, alpha=0.5)
         axes.plot(steps, np.median(shares, axis=0), color=colour, linewidth=2.5, label=label)
     axes.set(ylim=(-4, 104), xlabel="training step")
@@ -1401,14 +1438,15 @@ def draw_alignment(runs_of: dict[str, list[dict]]) -> Figure:
         step = len(plain.word) // 3
         panels[1].axhspan(step - 0.5, step + 0.5, fill=False, edgecolor="tab:red", linewidth=2)
         panels[0].set_title("undisturbed", size=9)
-        told = f"red row: it reads {plain.word[step]}\ninstead of {plain.output[step - 1 : step]}"
+        replaced = plain.word[plain.positions[step - 1]]
+        told = f"red row: it reads {plain.word[step]}\ninstead of {replaced}"
         panels[1].set_title(told, size=9, parse_math=False)
         panels[1].set_ylabel("")
         half.colorbar(image, ax=panels, label="weight", location="bottom", shrink=0.6, aspect=30)
     # The two parts of the scores.
     middle.suptitle("What the scores consist of", size=10, weight="bold")
-    panels = middle.subplots(1, len(FIVE), sharey=True)
-    for axes, (row, title) in zip(panels, FIVE.items(), strict=True):
+    panels = middle.subplots(1, len(IN_FIGURE), sharey=True)
+    for axes, (row, title) in zip(panels, IN_FIGURE.items(), strict=True):
         draw_parts(axes, runs_of[row])
         axes.set_title(title, size=9)
     panels[0].set_ylabel("score (nats)")
@@ -1420,14 +1458,14 @@ def draw_alignment(runs_of: dict[str, list[dict]]) -> Figure:
     panels = below.subplots(1, 2, sharey=True)
     for axes, row in zip(panels, ("one in five wrong", right), strict=True):
         draw_way(axes, runs_of[row])
-        axes.set_title(FIVE[row].replace("\n", " "), size=9)
+        axes.set_title(IN_FIGURE[row].replace("\n", " "), size=9)
     panels[0].set_ylabel("strings (%)")
     handles, labels = panels[0].get_legend_handles_labels()
     below.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=9)
     return figure
 
 
-FIVE = {
+IN_FIGURE = {
     "previous symbol always right": "previous symbol\nalways right",
     "one in five wrong": "one in five\nwrong",
     "all wrong": "all wrong",
@@ -1539,6 +1577,10 @@ def checked_settings(parser: argparse.ArgumentParser, given: dict[str, object]) 
         for name in ("sequence", *settings_that_differ(EXPERIMENTS[given["experiment"]])):
             if name in given:
                 parser.error(f"argument --{name.replace('_', '-')}: the experiment chooses it")
+        if given["experiment"] == "alignment" and settings.max_length < 8:
+            parser.error("argument --max-length: the experiment alignment needs 8 or more")
+        if given["experiment"] == "alignment" and not len(probe_strings(settings).source):
+            parser.error("argument --alphabet: the experiment alignment needs more symbols")
     elif "runs" in given:
         parser.error("argument --runs: it takes an --experiment")
     return settings

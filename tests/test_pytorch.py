@@ -247,7 +247,7 @@ def test_training_is_adam_on_the_clipped_gradients_of_the_cross_entropy_per_symb
     settings = small(task=task, noise=0.0, steps=10)
     model, reference = seq2seq.build_model(settings), seq2seq.build_model(settings)
     told, read = observed(model, settings)
-    optimizer, were_long = torch.optim.Adam(reference.parameters()), []
+    optimizer = torch.optim.Adam(reference.parameters())
     for t, (source, lengths, tokens) in enumerate(read):
         terms = []
         for b, length in enumerate(lengths.tolist()):
@@ -261,11 +261,8 @@ def test_training_is_adam_on_the_clipped_gradients_of_the_cross_entropy_per_symb
         loss = sum(terms) / len(terms)
         assert told[t][:2] == (t + 1, pytest.approx(loss.item(), rel=1e-4))
         optimizer.zero_grad()
-        (10 * loss).backward()  # gradients cut to length 1, whichever length they had
-        norm = math.sqrt(sum(p.grad.square().sum().item() for p in reference.parameters())) / 10
-        were_long.append(norm > 1)
-        for parameter in reference.parameters():
-            parameter.grad /= 10 * max(1, norm)
+        loss.backward()
+        nn.utils.clip_grad_norm_(reference.parameters(), 1)
         optimizer.param_groups[0]["lr"] = 0.03 * np.interp(t + 0.5, [0, 2, 10], [0, 1, 0]).item()
         optimizer.step()
     for parameter, expected in zip(model.parameters(), reference.parameters(), strict=True):
@@ -379,7 +376,7 @@ def test_training_that_diverges_stops_and_names_the_step(steps: int, lr: float) 
 
 
 def test_large_embeddings_are_no_divergence() -> None:
-    settings = small(embedding_std=60, embedding_size=1024)
+    settings = seq2seq.Settings(steps=2, embedding_std=60, embedding_size=1024)
     assert len(list(seq2seq.train(seq2seq.build_model(settings), settings))) == 2
 
 
