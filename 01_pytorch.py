@@ -692,8 +692,8 @@ def draw_matrix(
     """Draw attention weights: a row for each output symbol, a column for each source symbol.
 
     A ring marks the source position from which each symbol should come, so that a picture that is
-    one column off can be seen to be. Only the first `num_rows` rows are filled, by default all. Where there
-    are more than `readable` symbols, they and the rings are left out.
+    one column off can be seen to be. Only the first `num_rows` rows are filled, by default all.
+    Where there are more than `readable` symbols, they and the rings are left out.
     """
     num_rows = len(decoded.labels) if num_rows is None else num_rows
     weights = decoded.weights.copy()
@@ -990,7 +990,8 @@ def draw_bottleneck(runs_of: dict[str, list[dict]]) -> Figure:
             # The number of steps stands where the line is furthest from all the others.
             others = [other for other in medians if other is not median]
             distance = np.min(np.abs(np.array(others) - median), axis=0)
-            at = distance[lengths <= longest].argmax()
+            is_inside = (lengths > lengths[0] + 1) & (lengths <= longest)
+            at = np.where(is_inside, distance, -1).argmax()
             text = {"size": 9, "weight": "bold" if is_common else "normal", "va": "center"}
             box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5}
             axes.text(lengths[at], median[at], f"{steps:,}", **text, ha="center", bbox=box)

@@ -240,7 +240,7 @@ def test_the_alignment_figure_shows_the_word_the_two_parts_and_the_way() -> None
     columns, names = range(-3, 4), ("true column", "one column right", "follows")
     numbers = {f"position part at {k:+d}": 10 - 2 * abs(k) for k in columns}
     numbers |= {f"content part at {k:+d}": 0.5 * k for k in columns}
-    numbers |= {f"step {s}: {name}": 5 * i + s for s in (5, 9) for i, name in enumerate(names)}
+    numbers |= {f"{name} at step {s}": 5 * i + s for s in (5, 9) for i, name in enumerate(names)}
     runs_of = {row: seeds(**numbers) for row in seq2seq.EXPERIMENTS["alignment"].rows}
     pictures = [reversed_as("abc", "cba", np.roll(np.eye(4, 3), k, axis=0)) for k in range(4)]
     for row, (plain, swapped) in (

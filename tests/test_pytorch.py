@@ -130,7 +130,9 @@ def test_forgetful_gates_lower_the_update_gates_bias_by_2_and_nothing_else(direc
 def test_the_scores_are_the_papers_pair_by_pair() -> None:
     torch.manual_seed(0)
     query, keys = torch.randn(2, 3, 4), torch.randn(2, 5, 4)
-    additive, location = seq2seq.AdditiveScore(4), seq2seq.LocationScore(4, 7)
+    additive = seq2seq.AdditiveScore(4)
+    location = seq2seq.build_model(small(attention="location", hidden_size=4)).decoder.score
+    assert location(query, torch.zeros(2, 20, 4)).shape == (2, 3, 9), "a row for each position"
     W_q, W_k, v = (weight.detach() for weight in additive.parameters())
     dot_scores, additive_scores = seq2seq.dot_score(query, keys), additive(query, keys)
     location_scores = location(query, torch.full_like(keys, torch.nan))

@@ -1,4 +1,4 @@
-"""Statements about the README: what it shows is there, what it quotes is so, its tables are the results."""
+"""Statements about the README: what it shows and quotes is there, its tables are the results."""
 
 import csv
 import re
@@ -91,7 +91,9 @@ def test_every_flag_named_is_one(capsys: pytest.CaptureFixture) -> None:
 
 
 def test_every_line_of_code_quoted_and_every_name_is_in_the_scripts() -> None:
-    quoted = [line for language, block in BLOCKS if language == "python" for line in block.splitlines()]
+    quoted = [
+        line for language, block in BLOCKS if language == "python" for line in block.splitlines()
+    ]
     assert len(quoted) > 7
     for line in quoted:
         assert f" {line}\n" in SCRIPTS or f" {line}  #" in SCRIPTS, line
