@@ -826,8 +826,11 @@ def count_workers() -> int:
     At most 61, which is all that Windows can wait for. 1, which means no extra process, where a new
     process could not import this script, as under a profiler.
     """
+    main_module = sys.modules["__main__"]
+    main_file = getattr(main_module, "__file__", None)
+    if main_file is not None and not Path(main_file).exists():
+        return 1
     if __name__ == "__main__":
-        main_module = sys.modules["__main__"]
         spec = getattr(main_module, "__spec__", None)
         is_found = main_module.__dict__ is globals() and (not spec or spec.name != "__main__")
     else:
@@ -1331,6 +1334,7 @@ def read_word(model: Seq2Seq, settings: Settings, is_swapped: bool) -> Decoded:
     word = word_that_fits("copyright", settings)
     source, lengths = tokens_of(word, settings)
     target = make_targets(source, lengths, settings.task)
+    target = target[:, target[0] != PAD]
     tokens, step = previous_tokens(target), len(word) // 3
     if is_swapped:
         tokens[:, step] = source[:, step]
