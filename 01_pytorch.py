@@ -1407,7 +1407,14 @@ def draw_parts(axes: Axes, runs: list[dict]) -> None:
     # The largest content part in numbers, since a small or negative one is hard to see.
     at = np.abs(content).argmax()
     place = (columns[at], max(position[at], position[at] + content[at]) + 1.2)
-    axes.text(*place, f"{content[at]:+.1f}", color="#8A5A00", size=10, weight="bold", ha="center")
+    axes.text(
+        *place,
+        f"{round(content[at], 1) + 0.0:+.1f}",
+        color="#8A5A00",
+        size=10,
+        weight="bold",
+        ha="center",
+    )
     axes.set_xticks(columns, [f"{k:+d}" if k else "0" for k in columns], size=9)
     axes.margins(y=0.12)
 
