@@ -186,3 +186,41 @@ def test_a_number_of_runs_that_the_text_counts_is_in_the_results() -> None:
     for rule in ("off by one", "follows a swap"):
         right = sum(run[rule] == run[f"{rule}, foretold"] for run in RESULTS["alignment"])
         assert f"{right} of {len(RESULTS['alignment'])}" in README, rule
+
+
+FIRST, NOISY = "previous symbol always right", "one in five wrong"
+SAID = [  # numbers in the running text: the row, the column, of which it is the median
+    (FIRST, "exact match", "93 %"),
+    (FIRST, "off by +1", "84 %"),
+    (FIRST, "swap: on the symbol", "54 %"),
+    (FIRST, "content part at +1", "6.6"),
+    (FIRST, "position part at +1", "5.6"),
+    (FIRST, "all weight on true column: right", "58 %"),
+    (FIRST, "all weight on one column right: right", "100 %"),
+    (FIRST, "other context: its symbol", "32 %"),
+    (FIRST, "read random: right", "24 %"),
+    (FIRST, "wrong at doubled letters", "16 %"),
+    (FIRST, "wrong elsewhere", "1.1 %"),
+    (NOISY, "content part at +1", "1.2"),
+    (NOISY, "follows at step 75", "60 %"),
+    (NOISY, "follows at step 400", "0.1 %"),
+    ("small embeddings", "read lacking: one column right", "65 %"),
+    ("location score", "off by +1", "57 %"),
+    ("location score", "all weight on true column: right", "99.11 %"),
+    ("location score", "all weight on one column right: right", "20 %"),
+    ("location score", "wrong at doubled letters", "20 %"),
+    ("location score", "wrong elsewhere", "4.2 %"),
+    ("the default", "other context: its symbol", "100 %"),
+    ("the default", "read random: right", "99.98 %"),
+    ("the default", "follows at step 75", "33 %"),
+]
+
+
+@pytest.mark.parametrize(("row", "column", "said"), SAID)
+def test_a_number_in_the_text_is_the_median_of_the_committed_runs(
+    row: str, column: str, said: str
+) -> None:
+    text = README[README.index("### When can you trust") : README.index("## Exercises")]
+    number, *unit = said.split()
+    assert number == rounded(statistics.median(numbers_of("alignment", row, column)))
+    assert " ".join([number, *unit]) in " ".join(text.split())
