@@ -62,8 +62,8 @@ def dot_product_attention(
     state, and its state is what is found. In dot_product_attention(x, x) a sequence looks at
     itself, which is self-attention.
 
-    Shapes: query h_t (T, d), keys h_s (S, d), mask (S,), True where one may look; the other
-    positions get weight exactly 0. Further axes may stand in front, the same for all three.
+    Shapes: query h_t (T, d), keys h_s (S, d), mask (S,), True where a query may look; the other
+    positions get weight exactly 0. Additional axes may come first, the same for all three.
     Returns (context (T, d), weights (T, S)).
     """
     scores = query @ np.swapaxes(keys, -1, -2)  # score(h_t, h_s) = h_t . h_s             (T, S)

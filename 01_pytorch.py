@@ -2,10 +2,10 @@
 
 Reversal is a small task that shows attention at work: the first output symbol is the last
 source symbol, so a decoder that looks at the right place draws an anti-diagonal. Read the file from
-top to bottom, beside the README. The lesson ends at a divider in the middle.
+top to bottom, alongside the README. The lesson ends at a divider in the middle.
 
-    python 01_pytorch.py                          trains for seconds, reports, draws three figures
-    python 01_pytorch.py --sequence hello         shows where the decoder looks in a word of yours
+    python 01_pytorch.py                          trains, reports, draws three figures
+    python 01_pytorch.py --sequence hello         shows where the decoder looks in your own word
     python 01_pytorch.py --experiment alignment   asks when such a picture can be trusted
 """
 
@@ -61,7 +61,7 @@ def sample_sources(
 ) -> tuple[Tensor, Tensor]:
     """Draw `count` random strings, their lengths uniform from `min_length` to `max_length`.
 
-    Returns (source, lengths) on the CPU: (B, S) tokens, filled up with PAD, and (B,).
+    Returns (source, lengths) on the CPU: (B, S) tokens, padded with PAD, and (B,).
     """
     lengths = torch.randint(min_length, max_length + 1, (count,), generator=generator)
     shape = (count, int(lengths.max()))
@@ -97,14 +97,14 @@ def make_targets(source: Tensor, lengths: Tensor, task: str) -> Tensor:
 class EncoderRNN(nn.Module):
     """One or two GRUs (Cho et al. 2014) that turn each source position s into a state h_s.
 
-    `embedding` is shared with the decoder. The states are the keys of attention, and its values.
+    `embedding` is shared with the decoder. The states are both keys and values of attention.
 
     A bidirectional encoder reads forward with one GRU and backward with another, each of half the
     size; h_s is both states side by side (Bahdanau et al. 2015, section 3.2).
 
-    A GRU's update gate is the share of the old state that it keeps. If `forgetful`, it starts near
-    an eighth, so that each state is at first mostly its own symbol; otherwise, as PyTorch starts
-    it, near a half.
+    A GRU's update gate is the share of the old state that the GRU keeps. If `forgetful`,
+    the gate starts near an eighth, so that each state is at first mostly its own symbol;
+    otherwise, as PyTorch starts it, near one half.
     """
 
     def __init__(
@@ -132,8 +132,8 @@ class EncoderRNN(nn.Module):
         """Encode tokens (B, S) of strings with lengths (B,).
 
         Returns (keys (B, S, H), last state (1, B, H), shaped as one layer of a GRU takes it). The
-        last state is that of the last real symbol, and of the first one when reading backward. The
-        keys at PAD mean nothing and have to be masked.
+        last state is that of the last real symbol, and for the backward GRU that of the first one.
+        The keys at PAD mean nothing and have to be masked.
         """
         # Padding stands after the string, so the states at real symbols never see it.
         states, _ = self.forward_gru(self.embedding(source))  # (B, S, H), or half of H
@@ -253,8 +253,7 @@ class AttnDecoderRNN(nn.Module):
     def final_output(self, query: Tensor, context: Tensor | None = None) -> Tensor:
         """Combine what was found with what was asked for, both (B, T, H), into logits.
 
-        Luong et al. 2015, equations 5 and 6, with biases. Logits are what stands before the
-        softmax in p(y_t) = softmax(W_s tanh(W_c [c_t ; h_t])). Returns (B, T, vocabulary).
+        Luong et al. 2015, equations 5 and 6, with biases. Logits are the numbers before the softmax in p(y_t) = softmax(W_s tanh(W_c [c_t ; h_t])). Returns (B, T, vocabulary).
         """
         found_and_asked = query if context is None else torch.cat([context, query], dim=-1)
         attentional = torch.tanh(self.W_c(found_and_asked))  # tanh(W_c [c_t ; h_t])  (B, T, H)
@@ -670,7 +669,7 @@ def run(settings: Settings, word: str, folder: Path) -> None:
 
 # ==================================================================================================
 # THE LESSON ENDS HERE. You have seen the whole program: the model, its training and its evaluation.
-# Below stand the pictures, the experiments that test what the lesson claims, and the command line.
+# Below are the pictures, the experiments that test what the lesson claims, and the command line.
 # ==================================================================================================
 
 # --- Pictures -------------------------------------------------------------------------------------
