@@ -253,7 +253,9 @@ class AttnDecoderRNN(nn.Module):
     def final_output(self, query: Tensor, context: Tensor | None = None) -> Tensor:
         """Combine what was found with what was asked for, both (B, T, H), into logits.
 
-        Luong et al. 2015, equations 5 and 6, with biases. Logits are the numbers before the softmax in p(y_t) = softmax(W_s tanh(W_c [c_t ; h_t])). Returns (B, T, vocabulary).
+        Luong et al. 2015, equations 5 and 6, with biases. Logits are the numbers before the softmax
+        in p(y_t) = softmax(W_s tanh(W_c [c_t ; h_t])). Without a context, the query alone is used.
+        Returns (B, T, vocabulary).
         """
         found_and_asked = query if context is None else torch.cat([context, query], dim=-1)
         attentional = torch.tanh(self.W_c(found_and_asked))  # tanh(W_c [c_t ; h_t])  (B, T, H)
