@@ -18,10 +18,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+# MPLBACKEND may name a back end that is not installed here, and figures in files need none.
 if "IPython" not in sys.modules:
-    os.environ.pop(
-        "MPLBACKEND", None
-    )  # it may name a back end that is not installed; files need none
+    os.environ.pop("MPLBACKEND", None)
 import matplotlib.style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure

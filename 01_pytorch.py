@@ -1,8 +1,8 @@
 """A GRU encoder and an attention decoder learn to reverse strings, in PyTorch.
 
-Reversal is a small task that shows attention at work: the first output symbol is the last
-source symbol, so a decoder that looks at the right place draws an anti-diagonal. Read the file from
-top to bottom, alongside the README. The lesson ends at a divider in the middle.
+Reversal is a small task that shows attention at work: the first output symbol is the last source
+symbol, so a decoder that looks at the right place draws an anti-diagonal. Read the file from top to
+bottom, alongside the README. The lesson ends at a divider in the middle.
 
     python 01_pytorch.py                          trains, reports, draws three figures
     python 01_pytorch.py --sequence hello         shows where the decoder looks in your own word
@@ -31,10 +31,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+# MPLBACKEND may name a back end that is not installed here, and figures in files need none.
 if "IPython" not in sys.modules:
-    os.environ.pop(
-        "MPLBACKEND", None
-    )  # it may name a back end that is not installed; files need none
+    os.environ.pop("MPLBACKEND", None)
 import matplotlib.style
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -102,9 +101,9 @@ class EncoderRNN(nn.Module):
     A bidirectional encoder reads forward with one GRU and backward with another, each of half the
     size; h_s is both states side by side (Bahdanau et al. 2015, section 3.2).
 
-    A GRU's update gate is the share of the old state that the GRU keeps. If `forgetful`,
-    the gate starts near an eighth, so that each state is at first mostly its own symbol;
-    otherwise, as PyTorch starts it, near one half.
+    A GRU's update gate is the share of the old state that the GRU keeps. If `forgetful`, the gate
+    starts near an eighth, so that each state is at first mostly its own symbol; otherwise, as
+    PyTorch starts it, near one half.
     """
 
     def __init__(
@@ -185,7 +184,7 @@ class AdditiveScore(nn.Module):
 class LocationScore(nn.Module):
     """A control that never sees a key: the location-based score (Luong et al. 2015, 3.1).
 
-    It has one row of weights for each source position, up to `max_length`.
+    It has one row of parameters for each source position, up to `max_length`.
     """
 
     def __init__(self, hidden_size: int, max_length: int) -> None:
@@ -214,8 +213,8 @@ class AttnDecoderRNN(nn.Module):
     """A GRU decoder that looks back at the keys before it writes each symbol (Luong et al. 2015).
 
     The kinds of attention differ in `score` alone, a function of query and keys. If `score` is None
-    there is no attention: all that the decoder learns of the source is the encoder's last state,
-    with which its own state starts (Sutskever et al. 2014).
+    there is no attention: the decoder learns about the source only from the encoder's last state,
+    which becomes its own first state (Sutskever et al. 2014).
     """
 
     def __init__(
@@ -311,7 +310,7 @@ class Settings:
         1.0, "chance of the true previous symbol", at_least=0, at_most=1
     )
     noise: float = setting(0.2, "share of previous symbols made random", at_least=0, at_most=1)
-    seed: int = setting(0, "draws the weights and the strings", at_least=0, at_most=2**32 - 1)
+    seed: int = setting(0, "draws the parameters and strings", at_least=0, at_most=2**32 - 1)
     device: str = setting("cpu", "where PyTorch computes: cpu, cuda, mps")
 
 
@@ -1130,15 +1129,15 @@ class Probe(NamedTuple):
 
 
 def stands_once(source: Tensor) -> Tensor:
-    """Return at which positions stands a symbol that the string has only once: (N, S) booleans."""
+    """Return where a symbol stands that occurs only once in its string: (N, S) -> (N, S)."""
     return (source[:, :, None] == source[:, None]).sum(dim=2) == 1
 
 
 def probe_strings(settings: Settings) -> Probe:
     """Take strings of the greatest length, and for each a random step in the middle half.
 
-    Kept are those in which the symbol to be written then and the one before it both stand once, so
-    that there is no doubt which position a symbol means.
+    Only those strings are kept in which the symbol to be written then and the one before it each
+    occur once, so that there is no doubt which position a symbol means.
     """
     longest = dataclasses.replace(settings, min_length=settings.max_length)
     source, lengths = evaluation_strings(longest)
@@ -1279,7 +1278,7 @@ def substitute(model: Seq2Seq, probe: Probe, num_symbols: int) -> dict[str, floa
     }
 
 
-def force_weights(model: Seq2Seq, settings: Settings) -> dict[str, float]:
+def intervene(model: Seq2Seq, settings: Settings) -> dict[str, float]:
     """Interfere with the decoder at every step, and count the symbols that are still right.
 
     1. Put all weight on the true column, then on the column to the right of it, where there is one.
@@ -1346,7 +1345,7 @@ def read_word(model: Seq2Seq, settings: Settings, is_swapped: bool) -> Decoded:
 def measure_alignment(settings: Settings) -> dict:
     """Train, and ask when the picture is true and why.
 
-    See `evaluate`, `substitute` and `force_weights`. During training, at CHECKPOINTS, it measures
+    See `evaluate`, `substitute` and `intervene`. During training, at CHECKPOINTS, it measures
     the share of strings that look at the true column, one column right, and that follow a swap.
     """
     model, probe = build_model(settings), probe_strings(settings)
@@ -1367,7 +1366,7 @@ def measure_alignment(settings: Settings) -> dict:
         **{f"off by {k:+d}" if k else "alignment": share for k, share in shares.items()},
         "off by one": shares[1] > shares[0],
         **substitute(model, probe, num_symbols),
-        **force_weights(model, settings),
+        **intervene(model, settings),
         **on_the_way,
         "word": read_word(model, settings, is_swapped=False),
         "word after a swap": read_word(model, settings, is_swapped=True),

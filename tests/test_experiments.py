@@ -347,24 +347,24 @@ def test_all_weight_on_a_column_writes_what_a_model_finds_there() -> None:
     settings = seq2seq.Settings()
     source, _ = seq2seq.evaluation_strings(dataclasses.replace(settings, min_length=16))
     by_chance = seq2seq.percent(source[:, 1:] == source[:, :-1])  # the last has no neighbour
-    count = seq2seq.force_weights(COUNT, settings)
+    count = seq2seq.intervene(COUNT, settings)
     assert count["all weight on true column: right"] == 100
     assert count["all weight on one column right: right"] == pytest.approx(by_chance)
     assert count["other context: its symbol"] == 100
     assert count["read random: right"] == count["read random: true column"] == 100
     assert count["wrong at doubled letters"] == count["wrong elsewhere"] == 0
-    right = seq2seq.force_weights(COUNT_RIGHT, settings)
+    right = seq2seq.intervene(COUNT_RIGHT, settings)
     assert right["all weight on one column right: right"] > 93
     assert right["all weight on true column: right"] < 7
     assert right["read random: true column"] == pytest.approx(100 / 16), "at a string's end alone"
-    look_up = seq2seq.force_weights(LOOK_UP, settings)
+    look_up = seq2seq.intervene(LOOK_UP, settings)
     assert look_up["read random: right"] < 15 > look_up["read random: true column"]
 
 
 def test_errors_at_doubled_letters_are_counted_apart() -> None:
     model = scripted({0: 50})  # it counts, but cannot write the symbol that it has just read
     model.decoder.final_output = lambda query, context: context[..., 29:] - 2 * query
-    found = seq2seq.force_weights(model, seq2seq.Settings())
+    found = seq2seq.intervene(model, seq2seq.Settings())
     assert found["wrong at doubled letters"] == 100 and found["wrong elsewhere"] == 0
     assert found["read random: right"] == pytest.approx(100 * 25 / 26, abs=0.5)
 

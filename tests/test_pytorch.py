@@ -488,7 +488,7 @@ def test_the_default_model_counts_whatever_it_reads_and_uses_what_it_looks_at(
 ) -> None:
     settings = seq2seq.Settings()
     found = seq2seq.substitute(trained, seq2seq.probe_strings(settings), 26)
-    found |= seq2seq.force_weights(trained, settings)
+    found |= seq2seq.intervene(trained, settings)
     for name in ("read true", "read lacking", "near", "swap"):
         assert found[f"{name}: true column"] > 99, name
     assert found["read random: right"] > 99 and found["read random: true column"] > 99

@@ -204,6 +204,9 @@ SAID = [  # numbers in the running text: the row, the column, of which it is the
     (NOISY, "content part at +1", "1.2"),
     (NOISY, "follows at step 75", "60 %"),
     (NOISY, "follows at step 400", "0.1 %"),
+    (NOISY, "read lacking: one column right", "62 %"),
+    (NOISY, "near: true column", "93 %"),
+    ("small embeddings", "content part at +1", "-0.6"),
     ("small embeddings", "read lacking: one column right", "65 %"),
     ("location score", "off by +1", "57 %"),
     ("location score", "all weight on true column: right", "99.11 %"),
@@ -224,3 +227,25 @@ def test_a_number_in_the_text_is_the_median_of_the_committed_runs(
     number, *unit = said.split()
     assert number == rounded(statistics.median(numbers_of("alignment", row, column)))
     assert " ".join([number, *unit]) in " ".join(text.split())
+
+
+def test_the_counts_in_the_text_are_those_of_the_committed_runs() -> None:
+    text = " ".join(README.split())
+    runs = RESULTS["alignment"]
+    follows = [run["follows a swap"] == "True" for run in runs]
+    yes = [run["follows a swap, foretold"] == "True" for run in runs]
+    assert f"right in {follows.count(False)}; the rule says yes in {yes.count(True)} runs" in text
+    assert f"right in {sum(map(min, yes, follows))} of these" in text
+    leans = [float(run["position part at +1"]) > float(run["position part at +0"]) for run in runs]
+    is_off = [run["off by one"] == "True" for run in runs]
+    assert f"Position alone is right in {sum(map(bool.__eq__, leans, is_off))} of the 130" in text
+    forced, unforced = (
+        numbers_of("history", row, "steps to 90 %")
+        for row in ("dot score (Luong et al. 2015)", "dot score, no teacher forcing")
+    )
+    assert sum(a < b for a, b in zip(forced, unforced, strict=True)) == 8
+    assert "eight of ten seeds need fewer" in text
+    at_17 = numbers_of(
+        "bottleneck", "reversing with attention, 400 steps", "exact match at length 17"
+    )
+    assert f"(in one seed {rounded(min(at_17))} %)" in text and statistics.median(at_17) >= 90
