@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import math
+import sys
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -93,6 +94,9 @@ def test_there_are_as_many_workers_as_cores_but_no_more_than_windows_can_wait_fo
             seq2seq.os, "sched_getaffinity", lambda _, cores=cores: cores, raising=False
         )
         assert seq2seq.count_workers() == num_workers
+    with monkeypatch.context() as patch:
+        patch.setattr(sys.modules["__main__"], "__file__", "<stdin>", raising=False)
+        assert seq2seq.count_workers() == 1, "a new process would not find the main module"
     monkeypatch.setattr(seq2seq.sys, "path", [])
     assert seq2seq.count_workers() == 1, "a new process would not find the script"
 

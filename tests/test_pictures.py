@@ -265,6 +265,7 @@ def test_the_alignment_figure_shows_the_word_the_two_parts_and_the_way() -> None
         assert drawn_lines(axes)[0] == [[k, total - 2] for k, total in sums]
         rings = [line for line in axes.lines if line.get_marker() == "o"]
         assert [ring.get_xdata()[0] for ring in rings] == [0]
+        assert [text.get_text() for text in axes.texts] == ["+1.5"], "the largest content part"
     ways = [axes for axes in figure.axes if axes.get_xlabel() == "training step"]
     assert len(ways) == 2
     for axes in ways:
