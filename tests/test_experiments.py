@@ -3,8 +3,8 @@
 import csv
 import dataclasses
 import math
-import sys
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
