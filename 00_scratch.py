@@ -1,9 +1,10 @@
 """Dot-product attention in plain NumPy, on one worked example.
 
 A translator is turning "the black cat drinks the cold milk" into French and has written "le" so
-far. Before each of the next three words it looks back at the source. English says black cat, French
-says chat noir, so the places where it looks cross. Attention takes four steps: score, weights,
-context vector, final output. This script computes them, prints them, and draws them in one picture.
+far. Before each of the next three words it looks back at the source. English says black cat, and
+French says chat noir, so it has to look at these two in the opposite order. Attention takes four
+steps: score, weights, context vector, final output. This script computes them, prints them, and
+draws them in one picture.
 
     python 00_scratch.py      prints the four steps, draws assets/scratch_attention_weights.png
 """
@@ -18,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-# MPLBACKEND may name a back end that is not installed here, and figures in files need none.
+# MPLBACKEND may name a back end that is not installed here. Figures saved to files need none.
 if "IPython" not in sys.modules:
     os.environ.pop("MPLBACKEND", None)
 import matplotlib.style
@@ -39,7 +40,7 @@ def softmax(scores: np.ndarray) -> np.ndarray:
 def attention_for_one_query(query: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Let one query h_t, (d,), look at the keys h_s, (S, d), one by one: the idea without matrices.
 
-    Returns (context, weights): (d,) and (S,). The next function serves all queries at once.
+    Returns (context, weights): (d,) and (S,). The next function handles all queries at once.
     """
     scores = np.zeros(len(keys))
     for s, h_s in enumerate(keys):
@@ -62,7 +63,7 @@ def dot_product_attention(
     itself, which is self-attention.
 
     Shapes: query h_t (T, d), keys h_s (S, d), mask (S,), True where a query may look; the other
-    positions get weight exactly 0. Additional axes may come first, the same for all three.
+    positions get a weight of exactly 0. Additional axes may come first, the same for all three.
     Returns (context (T, d), weights (T, S)).
     """
     scores = query @ np.swapaxes(keys, -1, -2)  # score(h_t, h_s) = h_t . h_s             (T, S)
@@ -89,7 +90,7 @@ def final_output(
 
 # --- The worked example: "the black cat" -> "le chat noir" ----------
 
-# What a trained encoder might know of each word: its grammar, its place in the sentence, its
+# What a trained encoder might know about each word: its grammar, its place in the sentence, its
 # meaning. A real encoder learns features without names. These have names, so that every score can
 # be checked by eye.
 FEATURES = ("noun", "adjective", "verb", "subject", "object", "animal", "liquid", "dark", "cold")
@@ -101,7 +102,7 @@ SOURCE = [
     ("the", ("object",)),
     ("cold", ("adjective", "object", "cold")),
     ("milk", ("noun", "object", "liquid")),
-    ("PAD", ()),  # fills the sentence up to the length of its batch, and must get no weight
+    ("PAD", ()),  # pads the sentence to the length of its batch, and must get no weight
 ]
 # What the decoder asks for before it writes each word: it knows the grammar, but not yet the word.
 ASKED = [("chat", ("noun", "subject")), ("noir", ("adjective", "subject")), ("boit", ("verb",))]
@@ -139,7 +140,7 @@ def feature_vectors(meanings: list[tuple[str, tuple[str, ...]]]) -> np.ndarray:
 
 def worked_example() -> Example:
     """Compute the four steps for the three queries, and check the matrices against the loop."""
-    # A factor makes all scores larger, and so the weights sharper.
+    # The factor 2 makes all scores larger, and so the weights sharper.
     query = 2 * feature_vectors(ASKED)
     keys = feature_vectors(SOURCE)
     mask = np.array(words(SOURCE)) != "PAD"
@@ -149,7 +150,7 @@ def worked_example() -> Example:
         context_by_loop, weights_by_loop = attention_for_one_query(query[t], keys[mask])
         assert np.allclose(context_by_loop, context[t])
         assert np.allclose(weights_by_loop, weights[t, mask])
-    # A decoder learns these two matrices. Made by hand, W_c adds c_t and h_t, and W_s compares the
+    # A decoder learns these two matrices. Set by hand, W_c adds c_t and h_t, and W_s compares the
     # sum with the features of each target word.
     W_c = np.hstack([np.eye(len(FEATURES)), np.eye(len(FEATURES))])
     W_s = 3 * feature_vectors(TARGET_VOCABULARY)
@@ -193,12 +194,12 @@ def report(example: Example) -> str:
     for word, weights in zip(words(ASKED), example.weights, strict=True):
         lines.append(f"  {word:<6}" + " ".join(f"{weight:6.3f}" for weight in weights))
     unmasked = example.unmasked[-1, -1]
-    lines.append(f"Without the mask, PAD would get the weight {unmasked:.3f} in the row of boit.")
+    lines.append(f"Without the mask, PAD would get a weight of {unmasked:.3f} in the row of boit.")
     return "\n".join(lines)
 
 
 def draw_matrix(axes: Axes, values: np.ndarray, labels: list[str], highest: float) -> None:
-    """Draw a matrix (rows, columns) with its numbers, and colours that reach to `highest`."""
+    """Draw a matrix (rows, columns) and its numbers, in colours from 0 to `highest`."""
     axes.imshow(values, cmap="viridis", vmin=0, vmax=highest, aspect="auto")
     for (row, column), value in np.ndenumerate(values):
         colour = "black" if value > 0.6 * highest else "white"
@@ -229,7 +230,7 @@ def draw_example(example: Example) -> Figure:
         width_ratios=[1, len(SOURCE), 1],
         height_ratios=[9, 4, 4, 9, 4, 4],
     )
-    # Steps 1 to 3, and the matrix below: what belongs to a source word stands in its column.
+    # Steps 1 to 3, and the matrix below: what belongs to a source word is in its column.
     columns = np.arange(len(SOURCE))
     weighted = example.weights[0][:, None] * example.keys
     draw_matrix(panels["query"], example.query[:1].T, list(FEATURES), highest=2)
@@ -255,7 +256,7 @@ def draw_example(example: Example) -> Figure:
         figure.colorbar(panels[name].images[0], cax=scale.inset_axes((0, 0, 0.25, 1)), label=label)
     titles = {
         "query": "query $h_t$",
-        "keys": "keys $h_s$: what the encoder knows of each source word",
+        "keys": "keys $h_s$: what the encoder knows about each source word",
         "scores": 'Step 1, for "chat": scores $h_t \\cdot h_s$',
         "weights": "Step 2: weights $\\alpha_{ts}$, the softmax of the scores (PAD is masked)",
         "weighted": "Step 3: weighted values $\\alpha_{ts} h_s$ (the values are the keys)",
@@ -284,7 +285,7 @@ def main(argv: list[str] | None = None) -> None:
     script = Path(__file__).resolve()
     description = "Dot-product attention on one worked example, printed and drawn."
     parser = argparse.ArgumentParser(prog=script.name, description=description)
-    assets = {"default": script.parent / "assets", "help": "for the figure (default: %(default)s)"}
+    assets = {"default": script.parent / "assets", "help": "figure's folder (default: %(default)s)"}
     parser.add_argument("--assets", type=Path, metavar="DIR", **assets)
     folder = parser.parse_args(argv).assets
     example = worked_example()

@@ -5,7 +5,7 @@ symbol, so a decoder that looks at the right place draws an anti-diagonal. Read 
 bottom, alongside the README. The lesson ends at a divider in the middle.
 
     python 01_pytorch.py                          trains, reports, draws three figures
-    python 01_pytorch.py --sequence hello         shows where the decoder looks in your own word
+    python 01_pytorch.py --sequence hello         shows where the decoder looks in another word
     python 01_pytorch.py --experiment alignment   asks when such a picture can be trusted
 """
 
@@ -20,6 +20,7 @@ import os
 import signal
 import sys
 import tempfile
+import textwrap
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-# MPLBACKEND may name a back end that is not installed here, and figures in files need none.
+# MPLBACKEND may name a back end that is not installed here. Figures saved to files need none.
 if "IPython" not in sys.modules:
     os.environ.pop("MPLBACKEND", None)
 import matplotlib.style
@@ -44,8 +45,9 @@ from PIL import Image  # Pillow, which comes with Matplotlib
 # --- The task: reverse a string -------------------------------------------------------------------
 
 # A task says from which source position each output symbol comes: (length, t) -> position of output
-# symbol t, both counted from 0. The output ends where the position leaves the string, for good. To
-# add a task that writes no more symbols than it reads, add a line; the rest follows from it.
+# symbol t, both counted from 0. The output ends at the first position outside the string, and all
+# later positions have to be outside as well. To add a task that writes no more symbols than it
+# reads, add a line; the rest follows from it.
 TASKS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "reverse": lambda length, t: length - 1 - t,
     "copy": lambda length, t: t,
@@ -96,7 +98,7 @@ def make_targets(source: Tensor, lengths: Tensor, task: str) -> Tensor:
 class EncoderRNN(nn.Module):
     """One or two GRUs (Cho et al. 2014) that turn each source position s into a state h_s.
 
-    `embedding` is shared with the decoder. The states are both keys and values of attention.
+    `embedding` is shared with the decoder. The states serve attention both as keys and as values.
 
     A bidirectional encoder reads forward with one GRU and backward with another, each of half the
     size; h_s is both states side by side (Bahdanau et al. 2015, section 3.2).
@@ -123,18 +125,18 @@ class EncoderRNN(nn.Module):
         if forgetful:
             for gru in filter(None, (self.forward_gru, self.backward_gru)):
                 # PyTorch keeps the biases of a GRU's three parts in one vector, in this order. The
-                # chunks are views, so that changing one changes the GRU.
+                # chunks are views, so changing one changes the GRU.
                 _reset_gate, update_gate, _proposal = gru.bias_ih_l0.data.chunk(3)
                 update_gate -= 2  # sigmoid(-2) is about an eighth
 
     def forward(self, source: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Encode tokens (B, S) of strings with lengths (B,).
 
-        Returns (keys (B, S, H), last state (1, B, H), shaped as one layer of a GRU takes it). The
-        last state is that of the last real symbol, and for the backward GRU that of the first one.
-        The keys at PAD mean nothing and have to be masked.
+        Returns keys (B, S, H) and the last state (1, B, H), in the shape that a GRU of one layer
+        expects. It is the state at the last real symbol, and for the backward GRU that at the first
+        one. The keys at PAD mean nothing and have to be masked.
         """
-        # Padding stands after the string, so the states at real symbols never see it.
+        # Padding comes after the string, so the states at real symbols never see it.
         states, _ = self.forward_gru(self.embedding(source))  # (B, S, H), or half of H
         end = (lengths - 1)[:, None, None]  # (B, 1, 1)
         last_state = states.take_along_dim(end, dim=1)
@@ -200,8 +202,8 @@ def attend(scores: Tensor, keys: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """Turn scores into weights, and weights into contexts.
 
     Bahdanau et al. 2015, equations 5 and 6; Luong et al. 2015, equation 7.
-    Shapes: scores (B, T, S), keys (B, S, H), mask (B, S), True at real symbols; PAD gets weight
-    exactly 0. Returns (context (B, T, H), weights (B, T, S)).
+    Shapes: scores (B, T, S), keys (B, S, H), mask (B, S), True at real symbols; PAD gets a
+    weight of exactly 0. Returns (context (B, T, H), weights (B, T, S)).
     """
     scores = scores.masked_fill(~mask[:, None], -math.inf)
     weights = scores.softmax(dim=-1)  # alpha_ts = softmax over s of score(h_t, h_s)
@@ -233,11 +235,11 @@ class AttnDecoderRNN(nn.Module):
     def forward(
         self, tokens: Tensor, hidden: Tensor, keys: Tensor, mask: Tensor
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Read T previous symbols and predict the T symbols that follow them.
+        """Read T previous symbols and predict, after each, the symbol that follows.
 
         The context goes to the output and not into the GRU, so the state h_t does not depend on
         what was found before. One GRU call therefore gives the queries of all T steps, and one
-        matrix product all their scores: T is a whole target in training, and 1 in decoding.
+        matrix product all their scores: T is the target's length in training, and 1 in decoding.
 
         Shapes: tokens (B, T), hidden (1, B, H), keys (B, S, H), mask (B, S). Returns (logits
         (B, T, vocabulary), hidden (1, B, H), weights (B, T, S), or None without attention).
@@ -291,7 +293,7 @@ def setting(default: object, meaning: str, **limits: object) -> object:
 
 @dataclass(frozen=True)
 class Settings:
-    """All that a run depends on. Each field is a flag, too: max_length is --max-length."""
+    """Everything that a run depends on. Each field is a flag, too: max_length is --max-length."""
 
     task: str = setting("reverse", "what to do with a string", choices=tuple(TASKS))
     alphabet: str = setting("abcdefghijklmnopqrstuvwxyz", "the symbols; a font may lack rare ones")
@@ -300,7 +302,7 @@ class Settings:
     encoder: str = setting("bidirectional", "directions", choices=("bidirectional", "forward"))
     gates: str = setting("forgetful", "initial update gates", choices=("forgetful", "usual"))
     attention: str = setting("dot", "its score", choices=("dot", "additive", "location", "none"))
-    hidden_size: int = setting(64, "numbers in a state, even", at_least=2, at_most=1024)
+    hidden_size: int = setting(64, "numbers in a state, an even number", at_least=2, at_most=1024)
     embedding_size: int = setting(16, "numbers in an embedding", at_least=1, at_most=1024)
     embedding_std: float = setting(0.2, "initial spread of embeddings", at_least=0, at_most=100)
     steps: int = setting(400, "training steps", at_least=1, at_most=10**6)
@@ -310,8 +312,8 @@ class Settings:
         1.0, "chance of the true previous symbol", at_least=0, at_most=1
     )
     noise: float = setting(0.2, "share of previous symbols made random", at_least=0, at_most=1)
-    seed: int = setting(0, "draws the parameters and strings", at_least=0, at_most=2**32 - 1)
-    device: str = setting("cpu", "where PyTorch computes: cpu, cuda, mps")
+    seed: int = setting(0, "decides all that is random", at_least=0, at_most=2**32 - 1)
+    device: str = setting("cpu", "the device that PyTorch runs on: cpu, cuda, mps")
 
 
 def build_model(settings: Settings) -> Seq2Seq:
@@ -337,9 +339,9 @@ def build_model(settings: Settings) -> Seq2Seq:
 
 
 def learning_rate(step: int, num_steps: int, peak: float) -> float:
-    """Return the learning rate of training step `step`, which runs from 1 to `num_steps`.
+    """Return the learning rate for training step `step`, which runs from 1 to `num_steps`.
 
-    It rises in a straight line to `peak` for a fifth of the training, then falls to zero.
+    It rises in a straight line to `peak` over the first fifth of training, then falls to zero.
     """
     progress = (step - 0.5) / num_steps
     return peak * min(progress / 0.2, (1 - progress) / 0.8)
@@ -354,7 +356,7 @@ def with_noise(tokens: Tensor, noise: float, num_symbols: int) -> Tensor:
     """Replace each symbol with probability `noise` by a random one (Xie et al. 2017).
 
     A decoder that can always trust the previous symbol may find its place by searching for it.
-    One that cannot has to count. PAD, SOS and EOS stay. Shapes: (B, T) -> (B, T).
+    One that cannot has to count. PAD, SOS and EOS are left alone. Shapes: (B, T) -> (B, T).
     """
     is_replaced = torch.rand(tokens.shape, device=tokens.device) < noise
     random_symbols = torch.randint_like(tokens, FIRST_SYMBOL, FIRST_SYMBOL + num_symbols)
@@ -377,10 +379,10 @@ def training_logits(
     """Return the logits for every step of `target`: (B, T) -> (B, T, vocabulary).
 
     1. With full teacher forcing (Williams and Zipser 1989) the decoder reads the true previous
-       symbols, which are known beforehand, so one call serves all steps.
+       symbols, which are known beforehand, so one call handles all steps.
     2. Otherwise it goes step by step. At each, it reads the true previous symbol with probability
-       `teacher_forcing`, else the one that it has just written (scheduled sampling, S. Bengio et
-       al. 2015, here at a constant rate).
+       `teacher_forcing`, otherwise the one that it has just written (scheduled sampling, S. Bengio
+       et al. 2015, here at a constant rate).
     """
     num_symbols = model.decoder.embedding.num_embeddings - FIRST_SYMBOL
     true_previous = previous_tokens(target)
@@ -488,10 +490,10 @@ def greedy_decode(
 
 
 def evaluation_strings(settings: Settings, count: int = 2000) -> tuple[Tensor, Tensor]:
-    """Draw the strings of the evaluation: the same for every seed, independent of the training.
+    """Draw the strings of the evaluation: the same for every seed, independent of training.
 
-    Independent does not mean unseen: at the default settings 12 % of the 2,000 strings also occur
-    in training, nearly all of them of 1 to 3 symbols. Returns (source (N, S), lengths (N,)).
+    Independent does not mean unseen: at the default settings 12% of the 2,000 strings also occur
+    in training, nearly all of them only 1 to 3 symbols long. Returns (source (N, S), lengths (N,)).
     """
     source, lengths = sample_sources(
         count,
@@ -513,7 +515,8 @@ def evaluate(
 ) -> tuple[float, dict[int, float]]:
     """Decode strings (N, S) with lengths (N,), and ask two questions.
 
-    1. Is the answer right? Exact match is the percentage of strings right as a whole, EOS included.
+    1. Is the answer right? Exact match is the percentage of strings that are right as a whole,
+       including EOS.
     2. Is the picture right? For each k in SHIFTS, the percentage of output symbols whose largest
        weight lies k columns to the right of their true source position. At k = 0 it is called
        alignment.
@@ -540,7 +543,7 @@ class Decoded(NamedTuple):
 
     word: str  # S symbols
     output: str  # the symbols that it wrote
-    labels: list[str]  # the same, and EOS if it wrote that: a label for each step
+    labels: list[str]  # the same, plus EOS if the model wrote it: a label for each step
     weights: np.ndarray | None  # (T, S), or None without attention
     positions: list[int]  # the source position from which each output symbol should come
 
@@ -586,7 +589,7 @@ class FourSteps(NamedTuple):
 
 @torch.no_grad()
 def four_steps(model: Seq2Seq, source: Tensor, lengths: Tensor, tokens: Tensor) -> FourSteps:
-    """Read tokens (B, T), as the model's forward does, and keep what it computes on the way."""
+    """Read tokens (B, T), as the model's forward does, and keep what it computes along the way."""
     keys, last_state = model.encoder(source, lengths)
     query, _ = model.decoder.gru(model.decoder.embedding(tokens), last_state)
     scores = model.decoder.score(query, keys)
@@ -792,12 +795,12 @@ class Experiment(NamedTuple):
     """A question, put to several models that differ only in the settings under test.
 
     A run is a dictionary: its row and seed, the settings that differ between rows, and every number
-    that it measured. The printed table, the CSV file and the figure are all made of such runs.
+    that it measured. The printed table, the CSV file and the figures are all made of such runs.
     """
 
     rows: dict[str, dict[str, object]]  # the name of each model, and the settings it changes
     measure: Callable[[Settings], dict]  # trains one model, returns {name: number}
-    draw: Callable[[dict[str, list[dict]]], Figure]  # the runs of each row -> the figure
+    figures: dict[str, Callable[[dict[str, list[dict]]], Figure]]  # file name -> what draws it
     columns: tuple[str, ...]  # what the printed table shows of a run
     num_seeds: int
 
@@ -916,7 +919,7 @@ def series(one_run: dict, prefix: str) -> dict[int, float]:
 
 
 def run_experiment(name: str, settings: Settings, num_seeds: int, folder: Path) -> None:
-    """Run all rows of an experiment, print its table, write its CSV file and draw its figure."""
+    """Run all rows of an experiment, print its table, write its CSV file and draw its figures."""
     experiment, start, steps_done = EXPERIMENTS[name], time.perf_counter(), 0
     settings_of = {
         row: dataclasses.replace(settings, **changes) for row, changes in experiment.rows.items()
@@ -946,7 +949,8 @@ def run_experiment(name: str, settings: Settings, num_seeds: int, folder: Path) 
         if rule in experiment.columns:
             print(how_often_foretold(runs_of, rule))
     save(lambda path: write_csv(runs_of, path), folder / f"pytorch_{name}.csv")
-    save(experiment.draw(runs_of).savefig, folder / f"pytorch_{name}.png")
+    for file_name, draw in experiment.figures.items():
+        save(draw(runs_of).savefig, folder / file_name)
 
 
 # --- Experiment: what does one vector cost? -------------------------------------------------------
@@ -969,7 +973,7 @@ def measure_bottleneck(settings: Settings) -> dict:
     return {
         "seconds": seconds,
         "exact match": exact_match,
-        "90 % right up to length": reached,
+        "90% right up to length": reached,
         **{f"exact match at length {length}": share for length, share in exact_at.items()},
     }
 
@@ -999,13 +1003,13 @@ def draw_bottleneck(runs_of: dict[str, list[dict]]) -> Figure:
             box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5}
             axes.text(lengths[at], median[at], f"{steps:,}", **text, ha="center", bbox=box)
         axes.axvspan(longest + 0.5, lengths[-1] + 0.5, color="0.88", zorder=0)
-        axes.text(lengths[-1], 98, "never trained", rotation=90, ha="center", va="top", size=9)
+        axes.text(lengths[-1], 98, "never trained on", rotation=90, ha="center", va="top", size=9)
         axes.set_title(family.replace(" with", "\nwith"), size=11)
         axes.set(xlim=(lengths[0] - 0.5, lengths[-1] + 0.5), ylim=(-4, 107))
         axes.set_xlabel("source length (symbols)")
         axes.grid(alpha=0.3)
     panels[0].set_ylabel("strings right (%)")
-    figure.supxlabel("The number at a line: its training steps. Thick: 400 steps.", size=10)
+    figure.supxlabel("The number on a line says how many training steps. Thick: 400.", size=10)
     return figure
 
 
@@ -1034,8 +1038,8 @@ BOTTLENECK = Experiment(
         "reversing with attention, 32 numbers, 400 steps": {"hidden_size": 32, "steps": 400},
     },
     measure=measure_bottleneck,
-    draw=draw_bottleneck,
-    columns=("encoder", "noise", "hidden_size", "90 % right up to length", "exact match"),
+    figures={"pytorch_bottleneck.png": draw_bottleneck},
+    columns=("encoder", "noise", "hidden_size", "90% right up to length", "exact match"),
     num_seeds=5,
 )
 
@@ -1046,7 +1050,7 @@ BOTTLENECK = Experiment(
 def measure_history(settings: Settings) -> dict:
     """Train, and measure exact match on 200 strings every 10 training steps, which is not timed.
 
-    Steps and seconds to 90 % are those of the first such measurement that reaches it, or infinite.
+    Steps and seconds to 90% are those of the first such measurement that reaches it, or infinite.
     The final exact match and alignment are measured on 2,000 strings.
     """
     model = build_model(settings)
@@ -1060,8 +1064,8 @@ def measure_history(settings: Settings) -> dict:
     exact_match, shares = evaluate(model, source, lengths, settings.task)
     return {
         "ms per step": 1000 * seconds / settings.steps,
-        "steps to 90 %": steps_to_90,
-        "seconds to 90 %": seconds_to_90,
+        "steps to 90%": steps_to_90,
+        "seconds to 90%": seconds_to_90,
         "exact match": exact_match,
         "alignment": shares.get(0, math.nan),
         **{f"exact match at step {step}": share for step, share in exact_at.items()},
@@ -1092,7 +1096,7 @@ def draw_history(runs_of: dict[str, list[dict]]) -> Figure:
     return figure
 
 
-# Learning rate and noise of each row are those with the fewest steps to 90 % on average, or without
+# Learning rate and noise of each row are those with the fewest steps to 90% on average, or without
 # attention the highest exact match, among 0.01, 0.02, 0.03, 0.05 and 0, 0.2, on seeds 100 to 102.
 HISTORY = Experiment(
     rows={
@@ -1103,9 +1107,9 @@ HISTORY = Experiment(
         "dot score, no teacher forcing": {"attention": "dot", "teacher_forcing": 0.0},
     },
     measure=measure_history,
-    draw=draw_history,
+    figures={"pytorch_history.png": draw_history},
     columns=(
-        *("encoder", "lr", "noise", "ms per step", "steps to 90 %", "seconds to 90 %"),
+        *("encoder", "lr", "noise", "ms per step", "steps to 90%", "seconds to 90%"),
         *("exact match", "alignment"),
     ),
     num_seeds=10,
@@ -1154,13 +1158,13 @@ def probe_strings(settings: Settings) -> Probe:
 
 
 def pick(candidates: Tensor) -> Tensor:
-    """Return a random True column of each row, 0 if it has none: (N, C) -> (N, 1).
+    """Return a random True column of each row, 0 if it has none: (..., C) -> (..., 1).
 
     It is the same one at each call.
     """
     generator = torch.Generator().manual_seed(1)
     draws = torch.rand(candidates.shape, generator=generator).to(candidates.device)
-    return torch.where(candidates, draws, -1).argmax(dim=1, keepdim=True)
+    return torch.where(candidates, draws, -1).argmax(dim=-1, keepdim=True)
 
 
 def in_parts(
@@ -1180,11 +1184,13 @@ class Look(NamedTuple):
     symbol: Tensor  # (N, 1), what it writes
 
 
-def read_at_step(model: Seq2Seq, probe: Probe, symbol: Tensor) -> Look:
-    """Let the decoder read the true previous symbols, but at the probed step `symbol`, (N, 1)."""
-    # 1. Replace one token. Those before it stay, and so does the state before the step.
-    tokens = previous_tokens(probe.target).scatter(1, probe.step, symbol)
-    # 2. Read, and take what happens at the step.
+def with_symbol(probe: Probe, symbol: Tensor) -> Tensor:
+    """Return the true previous symbols, (N, T), but at the probed step `symbol`, (N, 1)."""
+    return previous_tokens(probe.target).scatter(1, probe.step, symbol)
+
+
+def read_at_step(model: Seq2Seq, probe: Probe, tokens: Tensor) -> Look:
+    """Let the decoder read `tokens`, (N, T), and return what it does at the probed step."""
     steps = in_parts(model, probe.source, probe.lengths, tokens)
     here = probe.step[:, :, None]
     scores = steps.scores.take_along_dim(here, dim=1).squeeze(1)
@@ -1215,6 +1221,8 @@ def substitute(model: Seq2Seq, probe: Probe, num_symbols: int) -> dict[str, floa
     - lacking: a symbol that does not occur in the string. Nothing can match it, so the scores that
       remain are the *position part*: where the decoder believes it is.
     - What the true previous symbol adds to them, column by column, is the *content part*.
+    - all lacking: not only this symbol but all before it are ones that the string lacks. Where the
+      scores then change, symbols read earlier have a share in the position part.
     - near: the very symbol that must be written. A decoder attracted to what it reads goes to the
       true column, one that is repelled leaves it, one that counts stays where it is.
     - swap: another symbol of the string, which stands once, more than two places from the previous
@@ -1231,16 +1239,20 @@ def substitute(model: Seq2Seq, probe: Probe, num_symbols: int) -> dict[str, floa
     source, true, previous = probe.source, probe.true, probe.previous
     right_symbol, onward = source.gather(1, true), true - previous
     # The two parts.
-    as_trained = read_at_step(model, probe, source.gather(1, previous))
+    as_trained = read_at_step(model, probe, previous_tokens(probe.target))
     every_symbol = torch.arange(FIRST_SYMBOL, FIRST_SYMBOL + num_symbols, device=source.device)
     is_lacking = (source[:, :, None] != every_symbol).all(dim=1)  # (N, symbols)
     possible = is_lacking.any(dim=1)
-    lacking = read_at_step(model, probe, FIRST_SYMBOL + pick(is_lacking))
+    lacking = read_at_step(model, probe, with_symbol(probe, FIRST_SYMBOL + pick(is_lacking)))
     position = around_true(lacking.scores[possible], true[possible])
+    at_each_step = is_lacking[:, None].expand(-1, probe.target.size(1) - 1, -1)
+    tokens = F.pad(FIRST_SYMBOL + pick(at_each_step).squeeze(-1), (1, 0), value=SOS)
+    all_lacking = read_at_step(model, probe, tokens)
+    position_alone = around_true(all_lacking.scores[possible], true[possible])
     both = around_true(as_trained.scores[possible], true[possible])
     content = {k: both[k] - position[k] for k in both}
     # The near test.
-    near = read_at_step(model, probe, right_symbol)
+    near = read_at_step(model, probe, with_symbol(probe, right_symbol))
     # The swap.
     places = torch.arange(source.size(1), device=source.device)
     neighbours = places + onward
@@ -1248,7 +1260,7 @@ def substitute(model: Seq2Seq, probe: Probe, num_symbols: int) -> dict[str, floa
     candidates = stands_once(source) & ((places - previous).abs() > 2) & has_neighbour
     swappable = candidates.any(dim=1)
     place = pick(candidates)
-    swap = read_at_step(model, probe, source.gather(1, place))
+    swap = read_at_step(model, probe, with_symbol(probe, source.gather(1, place)))
     neighbour = (place + onward).clamp(0, source.size(1) - 1)
     is_on_symbol, is_next_to_it = swap.column == place, swap.column == place + onward
     is_on_true, is_one_right = swap.column == true, swap.column == true + 1
@@ -1259,6 +1271,8 @@ def substitute(model: Seq2Seq, probe: Probe, num_symbols: int) -> dict[str, floa
         "read lacking: true column": percent((lacking.column == true)[possible]),
         "read lacking: one column right": percent((lacking.column == true + 1)[possible]),
         "read lacking: right symbol": percent((lacking.symbol == right_symbol)[possible]),
+        "read all lacking: true column": percent((all_lacking.column == true)[possible]),
+        "read all lacking: one column right": percent((all_lacking.column == true + 1)[possible]),
         "near: true column": percent(near.column == true),
         "near: one column right": percent(near.column == true + 1),
         "swap: on the symbol": percent(is_on_symbol[swappable]),
@@ -1269,6 +1283,7 @@ def substitute(model: Seq2Seq, probe: Probe, num_symbols: int) -> dict[str, floa
     }
     measured |= {f"position part at {k:+d}": value for k, value in position.items()}
     measured |= {f"content part at {k:+d}": value for k, value in content.items()}
+    measured |= {f"all lacking: score at {k:+d}": value for k, value in position_alone.items()}
     highest, strongest = max(position.values()), max(content.values())
     return measured | {
         "off by one, foretold": both[1] > both[0],
@@ -1326,18 +1341,21 @@ def intervene(model: Seq2Seq, settings: Settings) -> dict[str, float]:
     return measured
 
 
-def read_word(model: Seq2Seq, settings: Settings, is_swapped: bool) -> Decoded:
-    """Let the decoder read a word's true previous symbols, but swap one a third of the way through.
+def read_word(model: Seq2Seq, settings: Settings, test: str) -> Decoded:
+    """Let the decoder read a word's true previous symbols, but put one of `substitute`'s tests.
 
-    In its place it reads the source symbol as far from the start as the step: y in "copyright".
+    It is put a third of the way through. In "copyright", reversed, the decoder has written g there.
+    "swap" makes it read y, "near" the i that it must write; "none" leaves it undisturbed.
     """
     word = word_that_fits("copyright", settings)
     source, lengths = tokens_of(word, settings)
     target = make_targets(source, lengths, settings.task)
     target = target[:, target[0] != PAD]
     tokens, step = previous_tokens(target), len(word) // 3
-    if is_swapped:
+    if test == "swap":
         tokens[:, step] = source[:, step]
+    elif test == "near":
+        tokens[:, step] = target[:, step]
     steps = four_steps(model, source, lengths, tokens)
     return as_decoded(word, most_probable(steps.logits), steps.weights, settings)
 
@@ -1368,8 +1386,7 @@ def measure_alignment(settings: Settings) -> dict:
         **substitute(model, probe, num_symbols),
         **intervene(model, settings),
         **on_the_way,
-        "word": read_word(model, settings, is_swapped=False),
-        "word after a swap": read_word(model, settings, is_swapped=True),
+        **{f"word, {test}": read_word(model, settings, test) for test in ("none", "swap", "near")},
     }
 
 
@@ -1385,105 +1402,99 @@ def how_often_foretold(runs_of: dict[str, list[dict]], rule: str) -> str:
     return f"{rule}: foretold in {right} of {num_runs} runs (wrong: {misses or 'none'})"
 
 
-def draw_parts(axes: Axes, runs: list[dict]) -> None:
+def draw_tests(runs_of: dict[str, list[dict]]) -> Figure:
+    """Draw how three models read a word: undisturbed, in the swap test and in the near test."""
+    figure = Figure(figsize=(8, 8.8), dpi=150, layout="constrained")
+    rows = ("previous symbol always right", "small embeddings", "the default")
+    for part, row in zip(figure.subfigures(3, 1), rows, strict=True):
+        part.suptitle(row, size=10, weight="bold")
+        panels = part.subplots(1, 3)
+        first_run = runs_of[row][0]
+        word, positions = first_run["word, none"].word, first_run["word, none"].positions
+        step = len(word) // 3
+        written = word[positions[step - 1]]
+        titles = {
+            "none": "undisturbed",
+            "swap": f"swap: it reads {word[step]}, not {written}",
+            "near": f"near: it reads {word[positions[step]]}, not {written}",
+        }
+        for axes, (test, title) in zip(panels, titles.items(), strict=True):
+            image = draw_matrix(axes, first_run[f"word, {test}"], readable=12)
+            axes.set_title(title, size=9, parse_math=False)
+            if test != "none":
+                axes.set_ylabel("")
+                style = {"edgecolor": "tab:red", "linewidth": 2}
+                axes.axhspan(step - 0.5, step + 0.5, fill=False, **style)
+            if row != rows[-1]:
+                axes.set_xlabel("")
+        part.colorbar(image, ax=panels, label="weight")
+    return figure
+
+
+def draw_parts(runs_of: dict[str, list[dict]]) -> Figure:
     """Draw the position part as bars, the content part stacked on it, and their sum as a dash.
 
     Thin lines are the sums of single seeds, a ring marks the true column.
     """
+    figure = Figure(figsize=(8, 3.8), dpi=150, layout="constrained")
+    panels = figure.subplots(1, len(IN_PARTS), sharey=True)
     columns = np.arange(-2, 4)
-    curves = {}
-    for part in ("position", "content"):
-        offsets = [series(one_run, f"{part} part at ") for one_run in runs]
-        curves[part] = np.array([[numbers[k] for k in columns] for numbers in offsets])
-    position = np.median(curves["position"], axis=0)
-    content = np.median(curves["content"], axis=0)
-    axes.bar(columns, position, color=BLUE, label="position: where it believes it is")
-    label = "content: what the symbol just read adds"
-    axes.bar(columns, content, bottom=position, color=ORANGE, width=0.5, label=label)
-    axes.plot(columns, sum(curves.values()).T, color="black", linewidth=0.4, alpha=0.5)
-    axes.plot(columns, position + content, "_", color="black", markersize=13, label="their sum")
-    axes.plot(0, -1.5, "o", markeredgecolor="tab:red", markerfacecolor="none", markersize=7)
-    axes.axhline(0, color="0.4", linewidth=0.8)
-    # The largest content part in numbers, since a small or negative one is hard to see.
-    at = np.abs(content).argmax()
-    place = (columns[at], max(position[at], position[at] + content[at]) + 1.2)
-    axes.text(
-        *place,
-        f"{round(content[at], 1) + 0.0:+.1f}",
-        color="#8A5A00",
-        size=10,
-        weight="bold",
-        ha="center",
-    )
-    axes.set_xticks(columns, [f"{k:+d}" if k else "0" for k in columns], size=9)
-    axes.margins(y=0.12)
-
-
-def draw_way(axes: Axes, runs: list[dict]) -> None:
-    """Draw how often a run looks at two columns and follows a swap, by training step."""
-    for name, colour, label in (
-        ("true column", BLUE, "on the true column"),
-        ("one column right", PINK, "one column right"),
-        ("follows", ORANGE, "follows a swapped symbol"),
-    ):
-        curves = [series(one_run, f"{name} at step ") for one_run in runs]
-        steps, shares = list(curves[0]), np.array([list(curve.values()) for curve in curves])
-        axes.plot(steps, shares.T, color=colour, linewidth=0.5, alpha=0.5)
-        axes.plot(steps, np.median(shares, axis=0), color=colour, linewidth=2.5, label=label)
-    axes.set(ylim=(-4, 104), xlabel="training step")
-    axes.grid(alpha=0.3)
-
-
-def draw_alignment(runs_of: dict[str, list[dict]]) -> Figure:
-    """Draw, from top to bottom: a word and one swapped symbol; the two parts; the way there."""
-    figure = Figure(figsize=(8, 10.4), dpi=150, layout="constrained")
-    above, middle, below = figure.subfigures(3, 1, height_ratios=[4, 3.3, 3])
-    left, right = "previous symbol always right", "the default"
-    # The word, as two models read it, undisturbed and disturbed.
-    names = ("Trained on previous symbols\nthat are always right", "The default\n")
-    for half, row, name in zip(above.subfigures(1, 2), (left, right), names, strict=True):
-        half.suptitle(name, size=10, weight="bold")
-        panels = half.subplots(1, 2)
-        plain, swapped = runs_of[row][0]["word"], runs_of[row][0]["word after a swap"]
-        draw_matrix(panels[0], plain, readable=12)
-        image = draw_matrix(panels[1], swapped, readable=12)
-        step = len(plain.word) // 3
-        panels[1].axhspan(step - 0.5, step + 0.5, fill=False, edgecolor="tab:red", linewidth=2)
-        panels[0].set_title("undisturbed", size=9)
-        replaced = plain.word[plain.positions[step - 1]]
-        told = f"red row: it reads {plain.word[step]}\ninstead of {replaced}"
-        panels[1].set_title(told, size=9, parse_math=False)
-        panels[1].set_ylabel("")
-        half.colorbar(image, ax=panels, label="weight", location="bottom", shrink=0.6, aspect=30)
-    # The two parts of the scores.
-    middle.suptitle("What the scores consist of", size=10, weight="bold")
-    panels = middle.subplots(1, len(IN_FIGURE), sharey=True)
-    for axes, (row, title) in zip(panels, IN_FIGURE.items(), strict=True):
-        draw_parts(axes, runs_of[row])
-        axes.set_title(title, size=9)
+    for axes, row in zip(panels, IN_PARTS, strict=True):
+        parts = {}
+        for name in ("position", "content"):
+            offsets = [series(one_run, f"{name} part at ") for one_run in runs_of[row]]
+            parts[name] = np.array([[numbers[k] for k in columns] for numbers in offsets])
+        position = np.median(parts["position"], axis=0)
+        content = np.median(parts["content"], axis=0)
+        axes.bar(columns, position, color=BLUE, label="position: where it believes it is")
+        label = "content: what the symbol just read adds"
+        axes.bar(columns, content, bottom=position, color=ORANGE, width=0.5, label=label)
+        axes.plot(columns, sum(parts.values()).T, color="black", linewidth=0.4, alpha=0.5)
+        style = {"color": "black", "markersize": 13, "markeredgewidth": 2}
+        axes.plot(columns, position + content, "_", **style, label="their sum")
+        axes.plot(0, -1.5, "o", markeredgecolor="tab:red", markerfacecolor="none", markersize=7)
+        axes.axhline(0, color="0.4", linewidth=0.8)
+        # The largest content part in numbers, since a small or negative one is hard to see.
+        largest = round(content[np.abs(content).argmax()], 1) + 0.0
+        text = {"size": 10, "weight": "bold", "ha": "center", "color": "#8A5A00"}
+        axes.text(0.5, 0.03, f"content {largest:+.1f}", transform=axes.transAxes, **text)
+        axes.set_xticks(columns, [f"{k:+d}" if k else "0" for k in columns], size=9)
+        axes.set_title(textwrap.fill(row, 15), size=9)
+        axes.margins(y=0.2)
     panels[0].set_ylabel("score (nats)")
     panels[2].set_xlabel("columns to the right of the true one (ring)")
     handles, labels = panels[0].get_legend_handles_labels()
-    middle.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=9)
-    # The way there.
-    below.suptitle("During training", size=10, weight="bold")
-    panels = below.subplots(1, 2, sharey=True)
-    for axes, row in zip(panels, ("one in five wrong", right), strict=True):
-        draw_way(axes, runs_of[row])
-        axes.set_title(IN_FIGURE[row].replace("\n", " "), size=9)
-    panels[0].set_ylabel("strings (%)")
-    handles, labels = panels[0].get_legend_handles_labels()
-    below.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=9)
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=9)
     return figure
 
 
-IN_FIGURE = {
-    "previous symbol always right": "previous symbol\nalways right",
-    "one in five wrong": "one in five\nwrong",
-    "all wrong": "all wrong",
-    "small embeddings": "always right, small\nembeddings",
-    "the default": "the default",
-}
+def draw_turn(runs_of: dict[str, list[dict]]) -> Figure:
+    """Draw how often two models look at two columns and follow a swap, by training step."""
+    figure = Figure(figsize=(8, 3.4), dpi=150, layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    lines = {
+        "true column": (BLUE, "on the true column"),
+        "one column right": (PINK, "one column right"),
+        "follows": (ORANGE, "follows a swapped-in symbol"),
+    }
+    for axes, row in zip(panels, ("one in five wrong", "the default"), strict=True):
+        for name, (colour, label) in lines.items():
+            curves = [series(one_run, f"{name} at step ") for one_run in runs_of[row]]
+            steps, shares = list(curves[0]), np.array([list(curve.values()) for curve in curves])
+            axes.plot(steps, shares.T, color=colour, linewidth=0.5, alpha=0.5)
+            axes.plot(steps, np.median(shares, axis=0), color=colour, linewidth=2.5, label=label)
+        axes.set(title=row, ylim=(-4, 104), xlabel="training step")
+        axes.grid(alpha=0.3)
+    panels[0].set_ylabel("strings (%)")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=9)
+    return figure
+
+
+IN_PARTS = (
+    *("previous symbol always right", "one in five wrong", "all wrong", "small embeddings"),
+    "the default",
+)
 # An encoder and embeddings as PyTorch starts them, and no noise.
 PLAIN = {"encoder": "forward", "gates": "usual", "embedding_std": 1.0, "noise": 0.0}
 ALIGNMENT = Experiment(
@@ -1503,10 +1514,14 @@ ALIGNMENT = Experiment(
         "the default": {},
     },
     measure=measure_alignment,
-    draw=draw_alignment,
+    figures={
+        "pytorch_alignment.png": draw_tests,
+        "pytorch_alignment_scores.png": draw_parts,
+        "pytorch_alignment_training.png": draw_turn,
+    },
     columns=(
-        *("exact match", "alignment", "off by +1", "swap: on the symbol", "near: true column"),
-        *("read random: right", "off by one", "follows a swap"),
+        *("exact match", "alignment", "off by +1", "swap: on the symbol", "swap: next to it"),
+        *("near: true column", "off by one", "follows a swap"),
     ),
     num_seeds=10,
 )

@@ -192,7 +192,7 @@ def test_the_bottleneck_asks_up_to_which_length_nine_of_ten_strings_are_right(
     assert seq2seq.measure_bottleneck(settings) == {
         "seconds": 2.0,
         "exact match": 12.5,
-        "90 % right up to length": reached,
+        "90% right up to length": reached,
         **{f"exact match at length {n}": exact_at[n - 1] for n in range(min_length, 6)},
     }
 
@@ -218,8 +218,8 @@ def test_the_history_asks_when_nine_of_ten_strings_are_right(
     assert math.isnan(measured.pop("alignment")) if not shares else measured.pop("alignment") == 71
     assert measured == {
         "ms per step": 250.0,
-        "steps to 90 %": steps_to_90,
-        "seconds to 90 %": steps_to_90 / 4,
+        "steps to 90%": steps_to_90,
+        "seconds to 90%": steps_to_90 / 4,
         "exact match": 66.0,
         **{f"exact match at step {step}": share for step, share in exact_at.items()},
     }
@@ -318,8 +318,24 @@ def test_substituted_symbols_tell_looking_up_from_counting(
         for part in ("position", "content"):
             expected_part = parts.get(f"{part}{k:+d}", 0)
             assert found[f"{part} part at {k:+d}"] == pytest.approx(expected_part, abs=1e-4)
+        # These models remember nothing but the last symbol.
+        assert found[f"all lacking: score at {k:+d}"] == found[f"position part at {k:+d}"]
+    for column in ("true column", "one column right"):
+        assert found[f"read all lacking: {column}"] == found[f"read lacking: {column}"]
     assert (found["off by one, foretold"], found["follows a swap, foretold"]) == verdicts
     assert found["follows a swap"] == verdicts[1]
+
+
+def test_a_search_for_a_symbol_read_earlier_shows_only_where_all_are_lacking() -> None:
+    model = scripted({0: 5}, bonus=20)
+    # Its state is the symbol read before the last, so it looks two columns right.
+    model.decoder.gru = lambda embedded, hidden: (F.pad(embedded[:, :-1], (0, 0, 1, 0)), hidden)
+    settings = seq2seq.Settings()
+    found = seq2seq.substitute(model, seq2seq.probe_strings(settings), 26)
+    assert found["position part at +2"] > 15 and found["content part at +2"] == 0
+    assert found["all lacking: score at +2"] == pytest.approx(0, abs=1e-4)
+    assert found["all lacking: score at +0"] == pytest.approx(5, abs=1e-4)
+    assert found["read lacking: true column"] == 0 and found["read all lacking: true column"] == 100
 
 
 def test_scores_around_the_true_column_are_relative_to_those_further_away() -> None:
@@ -406,17 +422,21 @@ def test_the_alignment_experiment_asks_a_model_on_the_way_and_at_the_end(
     assert (run["exact match"], run["alignment"], run["off by -2"]) == (77, 40, 1)
     assert (run["off by +1"], run["off by -1"], run["off by one"]) == (41, 2, True)
     assert run["swap: true column"] == run["read random: right"] == 100
-    for decoded in (run["word"], run["word after a swap"]):
-        assert decoded.output[:9] == "thgirypoc"
-    # What it measures is what the figure and the table need.
+    for test in ("none", "swap", "near"):
+        assert run[f"word, {test}"].output[:9] == "thgirypoc"
+    # What it measures is what the figures and the table need.
     runs = {row: [run, run] for row in EXPERIMENTS["alignment"].rows}
     assert set(EXPERIMENTS["alignment"].columns) <= run.keys()
-    assert EXPERIMENTS["alignment"].draw(runs).axes
+    for draw in EXPERIMENTS["alignment"].figures.values():
+        assert draw(runs).axes
 
 
-def test_a_word_is_read_as_it_is_or_with_one_symbol_swapped() -> None:
+def test_a_word_is_read_as_it_is_or_with_one_symbol_replaced() -> None:
     settings = seq2seq.Settings()
-    plain, swapped = (seq2seq.read_word(LOOK_UP, settings, is_swapped) for is_swapped in (0, 1))
-    assert plain.output[1:9] == "hgirypoc" and plain.word == swapped.word == "copyright"
-    assert swapped.output[1:9] == "hgprypoc", "where it reads y for g, it writes the p before y"
-    assert swapped.weights[3].argmax() == 3 and swapped.positions == [*range(9)][::-1]
+    tests = ("none", "swap", "near")
+    plain, swap, near = (seq2seq.read_word(LOOK_UP, settings, test) for test in tests)
+    assert plain.word == swap.word == near.word == "copyright"
+    assert plain.output[1:9] == "hgirypoc" and plain.positions == [*range(9)][::-1]
+    assert swap.output[1:9] == "hgprypoc", "where it reads y for g, it writes the p before y"
+    assert near.output[1:9] == "hgrrypoc", "where it reads i for g, it writes the r before i"
+    assert [read.weights[3].argmax() for read in (plain, swap, near)] == [6, 3, 5]

@@ -236,25 +236,37 @@ def test_the_history_figure_shows_seeds_and_median_by_step_and_by_second() -> No
     assert_readable(figure)
 
 
-def test_the_alignment_figure_shows_the_word_the_two_parts_and_the_way() -> None:
-    columns, names = range(-3, 4), ("true column", "one column right", "follows")
+def test_the_figure_of_the_tests_shows_a_word_three_times_for_each_of_three_models() -> None:
+    runs_of = {row: [{}] for row in seq2seq.EXPERIMENTS["alignment"].rows}
+    models = ("previous symbol always right", "small embeddings", "the default")
+    words = [f"word, {test}" for test in ("none", "swap", "near")]
+    cells = list(itertools.product(models, words))
+    pictures = [np.random.default_rng(i).dirichlet(np.ones(5), 6) for i in range(len(cells))]
+    for (row, word), weights in zip(cells, pictures, strict=True):
+        runs_of[row][0][word] = reversed_as("abcde", "edcba", weights)
+    figure = seq2seq.draw_tests(runs_of)
+    panels = [axes for axes in figure.axes if axes.images]
+    for axes, (row, _), picture in zip(panels, cells, pictures, strict=True):
+        np.testing.assert_array_equal(axes.images[0].get_array(), picture)
+        assert axes.get_figure(root=False).get_suptitle() == row
+    # At the second output symbol, d, the decoder has written e.
+    titles = ["undisturbed", "swap: it reads b, not e", "near: it reads d, not e"]
+    assert [axes.get_title() for axes in panels] == 3 * titles
+    frames = [[(frame.get_y(), frame.get_height()) for frame in axes.patches] for axes in panels]
+    assert frames == 3 * [[], [(0.5, 1)], [(0.5, 1)]]
+    assert num_colour_bars(figure) == 3
+    assert_readable(figure)
+
+
+def test_the_figure_of_the_scores_stacks_content_on_position() -> None:
+    columns = range(-3, 4)
     numbers = {f"position part at {k:+d}": 10 - 2 * abs(k) for k in columns}
     numbers |= {f"content part at {k:+d}": 0.5 * k for k in columns}
-    numbers |= {f"{name} at step {s}": 5 * i + s for s in (5, 9) for i, name in enumerate(names)}
     runs_of = {row: seeds(**numbers) for row in seq2seq.EXPERIMENTS["alignment"].rows}
-    pictures = [reversed_as("abc", "cba", np.roll(np.eye(4, 3), k, axis=0)) for k in range(4)]
-    for row, (plain, swapped) in (
-        ("previous symbol always right", pictures[:2]), ("the default", pictures[2:])
-    ):  # fmt: skip
-        runs_of[row][0] |= {"word": plain, "word after a swap": swapped}
-    figure = seq2seq.draw_alignment(runs_of)
-    matrices = [axes.images[0] for axes in figure.axes if axes.images]
-    for image, picture in zip(matrices, pictures, strict=True):
-        np.testing.assert_array_equal(image.get_array(), picture.weights)
-    assert num_colour_bars(figure) == 2
-    parts = [axes for axes in figure.axes if axes.containers]
-    assert len(parts) == 5
-    for axes in parts:
+    figure = seq2seq.draw_parts(runs_of)
+    assert len(figure.axes) == 5
+    for axes in figure.axes:
+        assert axes.get_title().replace("\n", " ") in runs_of
         position, content = axes.containers
         spots = [(round(bar.get_x() + bar.get_width() / 2), bar.get_height()) for bar in position]
         assert spots == [(k, 10 - 2 * abs(k)) for k in range(-2, 4)]
@@ -265,10 +277,17 @@ def test_the_alignment_figure_shows_the_word_the_two_parts_and_the_way() -> None
         assert drawn_lines(axes)[0] == [[k, total - 2] for k, total in sums]
         rings = [line for line in axes.lines if line.get_marker() == "o"]
         assert [ring.get_xdata()[0] for ring in rings] == [0]
-        assert [text.get_text() for text in axes.texts] == ["+1.5"], "the largest content part"
-    ways = [axes for axes in figure.axes if axes.get_xlabel() == "training step"]
-    assert len(ways) == 2
-    for axes in ways:
+        assert [text.get_text() for text in axes.texts] == ["content +1.5"], "the largest"
+    assert_readable(figure)
+
+
+def test_the_figure_of_the_training_shows_where_two_models_look_on_the_way() -> None:
+    names = ("true column", "one column right", "follows")
+    numbers = {f"{name} at step {s}": 5 * i + s for s in (5, 9) for i, name in enumerate(names)}
+    runs_of = {row: seeds(**numbers) for row in seq2seq.EXPERIMENTS["alignment"].rows}
+    figure = seq2seq.draw_turn(runs_of)
+    assert [axes.get_title() for axes in figure.axes] == ["one in five wrong", "the default"]
+    for axes in figure.axes:
         assert drawn_lines(axes)[3::4] == [[[s, 5 * i + s] for s in (5, 9)] for i in range(3)]
     assert_readable(figure)
 

@@ -72,7 +72,7 @@ def test_a_task_is_added_by_a_line_and_is_learnt_measured_and_probed(
     assert exact_match > 95 and shares[0] > 95
     found = seq2seq.substitute(model, seq2seq.probe_strings(settings), 26)
     assert found["read true: true column"] > 90 and found["position part at +0"] > 5
-    word = seq2seq.read_word(model, settings, is_swapped=False)
+    word = seq2seq.read_word(model, settings, "none")
     assert word.positions == [0, 2, 4, 6, 8]
     assert word.labels == [*"cprgt", "EOS"], "it ends where the task does"
 
