@@ -490,8 +490,9 @@ def test_the_default_model_counts_whatever_it_reads_and_uses_what_it_looks_at(
     settings = seq2seq.Settings()
     found = seq2seq.substitute(trained, seq2seq.probe_strings(settings), 26)
     found |= seq2seq.intervene(trained, settings)
-    for name in ("read true", "read lacking", "near", "swap"):
+    for name in ("read true", "read lacking", "swap"):
         assert found[f"{name}: true column"] > 99, name
+    assert found["near: leaves the true column"] < 1
     assert found["read random: right"] > 99 and found["read random: true column"] > 99
     assert found["all weight on true column: right"] > 99 and found["position part at +0"] > 5
     assert found["all weight on one column right: right"] < 20
