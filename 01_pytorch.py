@@ -355,7 +355,7 @@ def with_noise(tokens: Tensor, noise: float, num_symbols: int) -> Tensor:
     """Replace each symbol with probability `noise` by a random one (Xie et al. 2017).
 
     A decoder that can always trust the previous symbol may find its place by searching for it.
-    One that cannot has to count. PAD, SOS and EOS are left alone. Shapes: (B, T) -> (B, T).
+    With noise, a search is often misled. PAD, SOS and EOS are left alone. Shapes: (B, T) -> (B, T).
     """
     is_replaced = torch.rand(tokens.shape, device=tokens.device) < noise
     random_symbols = torch.randint_like(tokens, FIRST_SYMBOL, FIRST_SYMBOL + num_symbols)
