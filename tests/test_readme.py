@@ -217,6 +217,7 @@ SAID = [  # numbers in the running text: the row, the column, of which it is the
     ("bidirectional encoder", "position part at +0", "6.2"),
     ("bidirectional encoder", "all lacking: score at +0", "2.1"),
     ("small embeddings", "read lacking: one column right", "65%"),
+    ("small embeddings", "swap: one column right", "65%"),
     ("small embeddings", "near: leaves the true column", "92%"),
     ("location score", "off by +1", "57%"),
     ("location score", "all weight on true column: right", "99.11%"),
