@@ -2,7 +2,7 @@
 
 A translator is turning "the black cat drinks the cold milk" into French and has written "le" so
 far. Before each of the next three words it looks back at the source. English says black cat, and
-French says chat noir, so it has to look at these two in the opposite order. Attention takes four
+French says chat noir, so it has to look at these two words in reverse order. Attention takes four
 steps: score, weights, context vector, final output. This script computes them, prints them, and
 draws them in one picture.
 
@@ -19,7 +19,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-# MPLBACKEND may name a back end that is not installed here. Figures saved to files need none.
+# MPLBACKEND may name a back end that is not installed, which would stop the import below. Figures
+# saved to files need none; a notebook needs its own.
 if "IPython" not in sys.modules:
     os.environ.pop("MPLBACKEND", None)
 import matplotlib.style
@@ -88,7 +89,7 @@ def final_output(
     return softmax(logits)  # p(y_t) = softmax(W_s tanh(W_c [c_t ; h_t]))
 
 
-# --- The worked example: "the black cat" -> "le chat noir" ----------
+# --- The worked example: "the black cat drinks" -> "chat noir boit" -------------------------------
 
 # What a trained encoder might know about each word: its grammar, its place in the sentence, its
 # meaning. A real encoder learns features without names. These have names, so that every score can
@@ -102,7 +103,7 @@ SOURCE = [
     ("the", ("object",)),
     ("cold", ("adjective", "object", "cold")),
     ("milk", ("noun", "object", "liquid")),
-    ("PAD", ()),  # pads the sentence to the length of its batch, and must get no weight
+    ("PAD", ()),  # pads the sentence to the longest of its batch, and must get no weight
 ]
 # What the decoder asks for before it writes each word: it knows the grammar, but not yet the word.
 ASKED = [("chat", ("noun", "subject")), ("noir", ("adjective", "subject")), ("boit", ("verb",))]
@@ -124,7 +125,7 @@ class Example(NamedTuple):
     weights: np.ndarray  # alpha_ts, (T, S)
     unmasked: np.ndarray  # the weights that a forgotten mask would give, (T, S)
     context: np.ndarray  # c_t, (T, d)
-    with_context: np.ndarray  # probabilities of the next words, (T, V)
+    with_context: np.ndarray  # probabilities of the next word, a row for each query, (T, V)
     without_context: np.ndarray  # the same with zeros in place of c_t, (T, V)
 
 
@@ -151,7 +152,7 @@ def worked_example() -> Example:
         assert np.allclose(context_by_loop, context[t])
         assert np.allclose(weights_by_loop, weights[t, mask])
     # A decoder learns these two matrices. Set by hand, W_c adds c_t and h_t, and W_s compares the
-    # sum with the features of each target word.
+    # tanh of the sum with the features of each target word. The factor 3 makes the result sharper.
     W_c = np.hstack([np.eye(len(FEATURES)), np.eye(len(FEATURES))])
     W_s = 3 * feature_vectors(TARGET_VOCABULARY)
     with_context = final_output(context, query, W_c, W_s)
@@ -175,7 +176,7 @@ def report(example: Example) -> str:
     """Return the four steps for "chat", then the weights of all three queries, as ASCII text."""
     lines = ['Source: "the black cat drinks the cold milk". Written so far: "le".', ""]
     lines += ['For "chat", the query h_t asks for the noun in the subject.']
-    lines += ["Step 1, scores h_t . h_s, and step 2, weights alpha_ts, their softmax without PAD:"]
+    lines += ["Step 1, scores h_t . h_s, and step 2, weights alpha_ts, their softmax, PAD masked:"]
     lines += ["  word    score  weight"]
     columns = example.scores[0], example.weights[0]
     for word, score, weight in zip(words(SOURCE), *columns, strict=True):
@@ -184,12 +185,15 @@ def report(example: Example) -> str:
     lines += ["  feature     h_t    c_t"]
     for name, h, c in zip(FEATURES, example.query[0], example.context[0], strict=True):
         lines.append(f"  {name:<9}  {h:4.0f}  {c:5.3f}")
-    lines += ["Step 4, next word, softmax(W_s tanh(W_c [c_t ; h_t])), with c_t or with zeros:"]
-    lines += ["  word     c_t  zeros"]
+    lines += ["Step 4, probability of the next word, softmax(W_s tanh(W_c [c_t ; h_t])):"]
+    lines += ["  word   with c_t  with zeros in its place"]
     probabilities = example.with_context[0], example.without_context[0]
     for word, found, zeros in zip(words(TARGET_VOCABULARY), *probabilities, strict=True):
-        lines.append(f"  {word:<5}  {found:.3f}  {zeros:.3f}")
-    lines += ["", "The attention matrix of all three (the loop gives the same numbers):"]
+        lines.append(f"  {word:<5}  {found:8.3f}  {zeros:10.3f}")
+    lines += [
+        "",
+        "The attention matrix for all three words (the loop over keys gives the same numbers):",
+    ]
     lines += ["        " + " ".join(f"{word:>6}" for word in words(SOURCE))]
     for word, weights in zip(words(ASKED), example.weights, strict=True):
         lines.append(f"  {word:<6}" + " ".join(f"{weight:6.3f}" for weight in weights))
@@ -198,20 +202,24 @@ def report(example: Example) -> str:
     return "\n".join(lines)
 
 
+def as_text(value: float) -> str:
+    """Return a number with three decimals, or with none if it is whole."""
+    return f"{value:.3f}" if value % 1 else f"{value:.0f}"
+
+
 def draw_matrix(axes: Axes, values: np.ndarray, labels: list[str], highest: float) -> None:
     """Draw a matrix (rows, columns) and its numbers, in colours from 0 to `highest`."""
     axes.imshow(values, cmap="viridis", vmin=0, vmax=highest, aspect="auto")
     for (row, column), value in np.ndenumerate(values):
         colour = "black" if value > 0.6 * highest else "white"
-        number = f"{value:.3f}" if value % 1 else f"{value:.0f}"
-        axes.text(column, row, number, color=colour, size=9, ha="center", va="center")
+        axes.text(column, row, as_text(value), color=colour, size=9, ha="center", va="center")
     axes.set(xticks=[], yticks=range(len(labels)), yticklabels=labels)
 
 
 def draw_bars(axes: Axes, places: np.ndarray, values: np.ndarray, **style: object) -> None:
     """Draw values as bars, each with its number."""
-    numbers = [f"{value:.3f}" if value % 1 else f"{value:.0f}" for value in values]
-    axes.bar_label(axes.bar(places, values, **style), numbers, size=9, padding=1)
+    bars = axes.bar(places, values, **style)
+    axes.bar_label(bars, [as_text(value) for value in values], size=9, padding=1)
     axes.margins(y=0.3)
 
 
@@ -285,8 +293,9 @@ def main(argv: list[str] | None = None) -> None:
     script = Path(__file__).resolve()
     description = "Dot-product attention on one worked example, printed and drawn."
     parser = argparse.ArgumentParser(prog=script.name, description=description)
-    assets = {"default": script.parent / "assets", "help": "figure's folder (default: %(default)s)"}
-    parser.add_argument("--assets", type=Path, metavar="DIR", **assets)
+    where = "where the figure goes (default: assets/ beside the script)"
+    default = script.parent / "assets"
+    parser.add_argument("--assets", type=Path, metavar="DIR", default=default, help=where)
     folder = parser.parse_args(argv).assets
     example = worked_example()
     try:

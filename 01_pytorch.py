@@ -1,8 +1,8 @@
 """A GRU encoder and an attention decoder learn to reverse strings, in PyTorch.
 
 Reversal is a small task that shows attention at work: the first output symbol is the last source
-symbol, so a decoder that looks at the right place draws an anti-diagonal. Read the file from top to
-bottom, alongside the README. The lesson ends at a divider in the middle.
+symbol, so the weights of a decoder that looks at the right places form an anti-diagonal. Read the
+file from top to bottom, alongside the README. The lesson ends at a divider in the middle.
 
     python 01_pytorch.py                          trains, reports, draws three figures
     python 01_pytorch.py --sequence hello         shows where the decoder looks in another word
@@ -31,7 +31,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-# MPLBACKEND may name a back end that is not installed here. Figures saved to files need none.
+# MPLBACKEND may name a back end that is not installed, which would stop the import below. Figures
+# saved to files need none; a notebook needs its own.
 if "IPython" not in sys.modules:
     os.environ.pop("MPLBACKEND", None)
 import matplotlib.style
@@ -57,15 +58,16 @@ FIRST_SYMBOL = 3  # the alphabet's first symbol is token 3, its second is token 
 
 
 def sample_sources(
-    count: int, num_symbols: int, min_length: int, max_length: int, generator: torch.Generator
+    count: int, alphabet_size: int, min_length: int, max_length: int, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """Draw `count` random strings, their lengths uniform from `min_length` to `max_length`.
 
-    Returns (source, lengths) on the CPU: (B, S) tokens, padded with PAD, and (B,).
+    Returns (source, lengths) on the CPU: tokens (count, S), padded with PAD, and (count,), where S
+    is the greatest length that was drawn.
     """
     lengths = torch.randint(min_length, max_length + 1, (count,), generator=generator)
     shape = (count, int(lengths.max()))
-    end = FIRST_SYMBOL + num_symbols
+    end = FIRST_SYMBOL + alphabet_size
     source = torch.randint(FIRST_SYMBOL, end, shape, generator=generator)
     is_padding = torch.arange(shape[1]) >= lengths[:, None]
     return source.masked_fill(is_padding, PAD), lengths
@@ -87,8 +89,8 @@ def make_targets(source: Tensor, lengths: Tensor, task: str) -> Tensor:
     positions = source_positions(lengths, source.size(1) + 1, task)
     symbols = source.gather(1, positions.clamp(min=0))
     target = torch.where(positions >= 0, symbols, PAD)
-    num_symbols = (positions >= 0).sum(dim=1, keepdim=True)
-    return target.scatter(1, num_symbols, EOS)
+    end = (positions >= 0).sum(dim=1, keepdim=True)
+    return target.scatter(1, end, EOS)
 
 
 # --- The encoder ----------------------------------------------------------------------------------
@@ -99,12 +101,12 @@ class EncoderRNN(nn.Module):
 
     `embedding` is shared with the decoder. The states serve attention both as keys and as values.
 
-    A bidirectional encoder reads forward with one GRU and backward with another, each of half the
-    size; h_s is both states side by side (Bahdanau et al. 2015, section 3.2).
+    A bidirectional encoder reads forward with one GRU and backward with another, and h_s is both
+    states side by side (Bahdanau et al. 2015, section 3.2). Here, each GRU has half the size.
 
     A GRU's update gate is the share of the old state that the GRU keeps. If `forgetful`, the gate
-    starts near an eighth, so that each state is at first mostly its own symbol; otherwise, as
-    PyTorch starts it, near one half.
+    starts near an eighth, so that each state at first represents mainly its own symbol; otherwise,
+    as PyTorch starts it, near one half.
     """
 
     def __init__(
@@ -121,10 +123,10 @@ class EncoderRNN(nn.Module):
         self.backward_gru = None
         if bidirectional:
             self.backward_gru = nn.GRU(embedding.embedding_dim, size, batch_first=True)
-        if forgetful:
-            for gru in filter(None, (self.forward_gru, self.backward_gru)):
-                # PyTorch keeps the biases of a GRU's three parts in one vector, in this order. The
-                # chunks are views, so changing one changes the GRU.
+        for gru in (self.forward_gru, self.backward_gru):
+            if forgetful and gru is not None:
+                # Of the two bias vectors that are added up in a gate, it is enough to change one.
+                # It holds three parts, in this order; they are views, so the GRU changes as well.
                 _reset_gate, update_gate, _proposal = gru.bias_ih_l0.data.chunk(3)
                 update_gate -= 2  # sigmoid(-2) is about an eighth
 
@@ -132,8 +134,9 @@ class EncoderRNN(nn.Module):
         """Encode tokens (B, S) of strings with lengths (B,).
 
         Returns keys (B, S, H) and the last state (1, B, H), in the shape that a GRU of one layer
-        expects. It is the state at the last real symbol, and for the backward GRU that at the first
-        one. The keys at PAD mean nothing and have to be masked.
+        expects. It is the forward GRU's state at the last real symbol, joined, if there is a
+        backward GRU, with the state of that one at the first symbol. The keys at PAD mean nothing
+        and have to be masked.
         """
         # Padding comes after the string, so the states at real symbols never see it.
         states, _ = self.forward_gru(self.embedding(source))  # (B, S, H), or half of H
@@ -141,11 +144,13 @@ class EncoderRNN(nn.Module):
         last_state = states.take_along_dim(end, dim=1)
         if self.backward_gru is not None:
             # Reverse each string within its own length, read it, and put its states back in order.
-            t = torch.arange(source.size(1), device=source.device)
-            places = (lengths[:, None] - 1 - t).clamp(min=0)  # (B, S)
-            reversed_source = source.gather(1, places)
+            # (nn.GRU can do this by itself, with bidirectional=True and a packed sequence, but on a
+            # CPU its training then takes time that grows with the square of the length.)
+            s = torch.arange(source.size(1), device=source.device)
+            mirrored = (lengths[:, None] - 1 - s).clamp(min=0)  # (B, S); at PAD it means nothing
+            reversed_source = source.gather(1, mirrored)
             reversed_states, _ = self.backward_gru(self.embedding(reversed_source))
-            backward_states = reversed_states.take_along_dim(places[:, :, None], dim=1)
+            backward_states = reversed_states.take_along_dim(mirrored[:, :, None], dim=1)
             states = torch.cat([states, backward_states], dim=-1)
             last_backward_state = reversed_states.take_along_dim(end, dim=1)
             last_state = torch.cat([last_state, last_backward_state], dim=-1)
@@ -238,7 +243,7 @@ class AttnDecoderRNN(nn.Module):
 
         The context goes to the output and not into the GRU, so the state h_t does not depend on
         what was found before. One GRU call therefore gives the queries of all T steps, and one
-        matrix product all their scores: T is the target's length in training, and 1 in decoding.
+        matrix product all their scores. Where the decoder reads its own output, T is 1.
 
         Shapes: tokens (B, T), hidden (1, B, H), keys (B, S, H), mask (B, S). Returns (logits
         (B, T, vocabulary), hidden (1, B, H), weights (B, T, S), or None without attention).
@@ -292,31 +297,45 @@ def setting(default: object, meaning: str, **limits: object) -> object:
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that a run depends on. Each field is a flag, too: max_length is --max-length."""
+    """The settings of a model and its training. Each is a flag, too: max_length is --max-length."""
 
-    task: str = setting("reverse", "what to do with a string", choices=tuple(TASKS))
-    alphabet: str = setting("abcdefghijklmnopqrstuvwxyz", "the symbols; a font may lack rare ones")
+    task: str = setting("reverse", "what to learn to do with a string", choices=tuple(TASKS))
+    alphabet: str = setting("abcdefghijklmnopqrstuvwxyz", "the symbols; fonts may lack rare ones")
     min_length: int = setting(1, "symbols in the shortest string", at_least=1, at_most=512)
     max_length: int = setting(16, "symbols in the longest string", at_least=1, at_most=512)
-    encoder: str = setting("bidirectional", "directions", choices=("bidirectional", "forward"))
-    gates: str = setting("forgetful", "initial update gates", choices=("forgetful", "usual"))
-    attention: str = setting("dot", "its score", choices=("dot", "additive", "location", "none"))
-    hidden_size: int = setting(64, "numbers in a state, an even number", at_least=2, at_most=1024)
+    encoder: str = setting(
+        "bidirectional", "how it reads the source", choices=("bidirectional", "forward")
+    )
+    gates: str = setting(
+        "forgetful",
+        "the encoder's update gates start near 1/8, or as usual near 1/2",
+        choices=("forgetful", "usual"),
+    )
+    attention: str = setting(
+        "dot", "how the decoder scores the keys", choices=("dot", "additive", "location", "none")
+    )
+    hidden_size: int = setting(64, "size of a state, an even number", at_least=2, at_most=1024)
     embedding_size: int = setting(16, "numbers in an embedding", at_least=1, at_most=1024)
-    embedding_std: float = setting(0.2, "initial spread of embeddings", at_least=0, at_most=100)
+    embedding_std: float = setting(
+        0.2, "standard deviation of an embedding at the start", at_least=0, at_most=100
+    )
     steps: int = setting(400, "training steps", at_least=1, at_most=10**6)
     batch_size: int = setting(64, "strings in a training step", at_least=1, at_most=4096)
     lr: float = setting(0.03, "peak of the learning rate", at_least=0, at_most=1e99)
     teacher_forcing: float = setting(
-        1.0, "chance of the true previous symbol", at_least=0, at_most=1
+        1.0, "probability, in training, of the true previous symbol", at_least=0, at_most=1
     )
-    noise: float = setting(0.2, "share of previous symbols made random", at_least=0, at_most=1)
-    seed: int = setting(0, "decides all that is random", at_least=0, at_most=2**32 - 1)
+    noise: float = setting(
+        0.2, "probability, in training, of a random one instead", at_least=0, at_most=1
+    )
+    seed: int = setting(
+        0, "decides the parameters, training strings and noise", at_least=0, at_most=2**32 - 1
+    )
     device: str = setting("cpu", "the device that PyTorch runs on: cpu, cuda, mps")
 
 
 def build_model(settings: Settings) -> Seq2Seq:
-    """Return an untrained model whose parameters are drawn from the settings' seed."""
+    """Return an untrained model whose parameters are drawn with the settings' seed."""
     torch.manual_seed(settings.seed)
     embedding = nn.Embedding(FIRST_SYMBOL + len(settings.alphabet), settings.embedding_size)
     nn.init.normal_(embedding.weight, std=settings.embedding_std)
@@ -340,7 +359,8 @@ def build_model(settings: Settings) -> Seq2Seq:
 def learning_rate(step: int, num_steps: int, peak: float) -> float:
     """Return the learning rate for training step `step`, which runs from 1 to `num_steps`.
 
-    It rises in a straight line to `peak` over the first fifth of training, then falls to zero.
+    It rises in a straight line towards `peak` over the first fifth of training, then falls towards
+    zero. Each step takes the rate at its middle, so that no step has a rate of zero.
     """
     progress = (step - 0.5) / num_steps
     return peak * min(progress / 0.2, (1 - progress) / 0.8)
@@ -351,14 +371,14 @@ def previous_tokens(target: Tensor) -> Tensor:
     return F.pad(target[:, :-1], (1, 0), value=SOS)
 
 
-def with_noise(tokens: Tensor, noise: float, num_symbols: int) -> Tensor:
+def with_noise(tokens: Tensor, noise: float, alphabet_size: int) -> Tensor:
     """Replace each symbol with probability `noise` by a random one (Xie et al. 2017).
 
     A decoder that can always trust the previous symbol may find its place by searching for it.
     With noise, a search is often misled. PAD, SOS and EOS are left alone. Shapes: (B, T) -> (B, T).
     """
     is_replaced = torch.rand(tokens.shape, device=tokens.device) < noise
-    random_symbols = torch.randint_like(tokens, FIRST_SYMBOL, FIRST_SYMBOL + num_symbols)
+    random_symbols = torch.randint_like(tokens, FIRST_SYMBOL, FIRST_SYMBOL + alphabet_size)
     return torch.where(is_replaced & (tokens >= FIRST_SYMBOL), random_symbols, tokens)
 
 
@@ -383,10 +403,10 @@ def training_logits(
        `teacher_forcing`, otherwise the one that it has just written (scheduled sampling, S. Bengio
        et al. 2015, here at a constant rate).
     """
-    num_symbols = model.decoder.embedding.num_embeddings - FIRST_SYMBOL
+    alphabet_size = model.decoder.embedding.num_embeddings - FIRST_SYMBOL
     true_previous = previous_tokens(target)
     if teacher_forcing == 1:
-        tokens = with_noise(true_previous, noise, num_symbols)
+        tokens = with_noise(true_previous, noise, alphabet_size)
         logits, _ = model(source, lengths, tokens)
         return logits
 
@@ -395,9 +415,9 @@ def training_logits(
     written = true_previous[:, :1]  # SOS
     all_logits = []
     for t in range(target.size(1)):
-        now = slice(t, t + 1)
+        now = slice(t, t + 1)  # and not t, which would drop the axis of time
         tokens = torch.where(is_forced[:, now], true_previous[:, now], written)
-        tokens = with_noise(tokens, noise, num_symbols)
+        tokens = with_noise(tokens, noise, alphabet_size)
         logits, hidden, _ = model.decoder(tokens, hidden, keys, mask=source != PAD)
         written = most_probable(logits)
         all_logits.append(logits)
@@ -411,8 +431,8 @@ def train(model: Seq2Seq, settings: Settings) -> Iterator[tuple[int, float, floa
     may look at the model in between, which does not count as training time.
 
     1. Draw new strings. 2. Predict every output symbol. 3. Measure the loss, the cross-entropy per
-    symbol in nats; EOS counts, PAD does not. 4. Compute the gradient, and scale it down if it is
-    longer than 1, since recurrent networks sometimes produce very long ones. 5. Update the
+    symbol in nats; EOS counts, PAD does not. 4. Compute the gradient, and scale it down if its
+    norm exceeds 1, since that of a recurrent network is sometimes very large. 5. Update the
     parameters. Strings have a random generator of their own; noise and scheduled sampling draw from
     PyTorch's global one, which `build_model` has seeded.
 
@@ -420,7 +440,7 @@ def train(model: Seq2Seq, settings: Settings) -> Iterator[tuple[int, float, floa
     """
     # Not the seed of the parameters, so that the two random streams differ.
     generator = torch.Generator().manual_seed(2**32 - 1 - settings.seed)
-    optimizer = torch.optim.Adam(model.parameters(), fused=True)
+    optimizer = torch.optim.Adam(model.parameters(), fused=True)  # each step sets its rate
     seconds = 0.0
     for step in range(1, settings.steps + 1):
         start = time.perf_counter()
@@ -446,8 +466,7 @@ def train(model: Seq2Seq, settings: Settings) -> Iterator[tuple[int, float, floa
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), max_norm=1)
         # 5. The update.
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, settings.steps, settings.lr)
+        optimizer.param_groups[0]["lr"] = learning_rate(step, settings.steps, settings.lr)
         optimizer.step()
         if not all(parameter.isfinite().all() for parameter in model.parameters()):
             raise FloatingPointError(f"training diverged at step {step} of {settings.steps}")
@@ -457,7 +476,7 @@ def train(model: Seq2Seq, settings: Settings) -> Iterator[tuple[int, float, floa
 
 # --- Decoding and metrics -------------------------------------------------------------------------
 
-SHIFTS = (-2, -1, 0, 1, 2)  # how many columns to the right of the true one a weight may lie
+SHIFTS = (-2, -1, 0, 1, 2)  # distances from the true column to be counted; + is to the right
 
 
 @torch.no_grad()
@@ -466,7 +485,7 @@ def greedy_decode(
 ) -> tuple[Tensor, Tensor | None]:
     """Write the most probable symbol at each step until every string has its EOS.
 
-    It stops after `max_steps` in any case. Shapes: source (B, S), lengths (B,). Returns (tokens
+    It stops after `max_steps` at the latest. Shapes: source (B, S), lengths (B,). Returns (tokens
     (B, T), weights (B, T, S), or None without attention). After its EOS a string gets PAD.
     """
     keys, hidden = model.encoder(source, lengths)
@@ -482,10 +501,8 @@ def greedy_decode(
         is_finished = is_finished | (token == EOS)
         if is_finished.all():
             break
-    tokens = torch.cat(all_tokens, dim=1)
-    if model.decoder.score is None:
-        return tokens, None
-    return tokens, torch.cat(all_weights, dim=1)
+    weights = None if weights is None else torch.cat(all_weights, dim=1)
+    return torch.cat(all_tokens, dim=1), weights
 
 
 def evaluation_strings(settings: Settings, count: int = 2000) -> tuple[Tensor, Tensor]:
@@ -518,7 +535,7 @@ def evaluate(
        including EOS.
     2. Is the picture right? For each k in SHIFTS, the percentage of output symbols whose largest
        weight lies k columns to the right of their true source position. At k = 0 it is called
-       alignment.
+       alignment. All symbols that the model writes count, right or wrong, but not EOS.
 
     Returns (exact match, {k: percentage}); the dictionary is empty without attention.
     """
@@ -555,9 +572,10 @@ def tokens_of(word: str, settings: Settings) -> tuple[Tensor, Tensor]:
 
 
 def as_decoded(word: str, tokens: Tensor, weights: Tensor | None, settings: Settings) -> Decoded:
-    """Turn tokens (1, T) and weights (1, T, S) into something to print and to draw."""
+    """Turn tokens (1, T) and weights (1, T, S) into a Decoded, to be printed and drawn."""
     labels = [
-        "EOS" if i == EOS else settings.alphabet[i - FIRST_SYMBOL] for i in tokens[0].tolist()
+        "EOS" if token == EOS else settings.alphabet[token - FIRST_SYMBOL]
+        for token in tokens[0].tolist()
     ]
     positions = source_positions(torch.tensor([len(word)]), len(word), settings.task)[0]
     return Decoded(
@@ -577,7 +595,7 @@ def decode_word(model: Seq2Seq, word: str, settings: Settings) -> Decoded:
 
 
 class FourSteps(NamedTuple):
-    """Everything that a decoder with attention computes while it reads T tokens."""
+    """The query and the results of the four steps, while a decoder reads T tokens."""
 
     query: Tensor  # h_t, (B, T, H)
     scores: Tensor  # score(h_t, h_s), (B, T, S)
@@ -597,6 +615,7 @@ def four_steps(model: Seq2Seq, source: Tensor, lengths: Tensor, tokens: Tensor) 
     return FourSteps(query, scores, weights, context, logits)
 
 
+@torch.no_grad()
 def four_steps_as_text(model: Seq2Seq, decoded: Decoded, settings: Settings) -> str:
     """Return the numbers behind output symbol 3, or behind the last one if there are fewer."""
     t = min(2, len(decoded.labels) - 1)
@@ -609,8 +628,7 @@ def four_steps_as_text(model: Seq2Seq, decoded: Decoded, settings: Settings) -> 
         lines.append(f" {s:>2}  {symbol:<6}  {score:7.2f}  {weight:6.3f}")
     zeros = torch.zeros_like(steps.context)
     for name, context in (("the context", steps.context), ("zeros in its place", zeros)):
-        with torch.no_grad():
-            logits = model.decoder.final_output(steps.query, context)[0, t]
+        logits = model.decoder.final_output(steps.query, context)[0, t]
         token = int(most_probable(logits))
         symbol = ["EOS", *settings.alphabet][token - EOS]
         probability = logits.softmax(dim=-1)[token].item()
@@ -629,12 +647,13 @@ def matrix_as_text(decoded: Decoded) -> str:
 
 def run(settings: Settings, word: str, folder: Path) -> None:
     """Train one model, print its progress and its results, and draw its figures."""
-    lengths = f"{settings.min_length} to {settings.max_length}"
-    print(f"task: {settings.task} strings of {lengths} symbols")
+    length_range = f"{settings.min_length} to {settings.max_length}"
+    print(f"task: {settings.task} strings of {length_range} symbols")
 
     # Train, and look now and then at what the model makes of one word.
     model = build_model(settings)
     losses, snapshots = [], {}
+    # The first step, some in between, and the last, whose word is reported and drawn below.
     snapshot_steps = {max(1, settings.steps * k // 8) for k in (0, 1, 2, 3, 4, 8)}
     for step, loss, seconds in train(model, settings):
         losses.append(loss)
@@ -651,8 +670,6 @@ def run(settings: Settings, word: str, folder: Path) -> None:
     has_attention = settings.attention != "none"
     if has_attention:
         print(f"\n{four_steps_as_text(model, decoded, settings)}\n\n{matrix_as_text(decoded)}\n")
-        columns = ", ".join(f"{k:+d} {share:.2f}%" for k, share in shares.items())
-        print(f"off the true column by: {columns}")
     if not settings.min_length <= len(word) <= settings.max_length:
         print(f"{word} has {len(word)} symbols, a length that this model was not trained on")
     num_strings = len(strings[0])
@@ -946,7 +963,7 @@ def run_experiment(name: str, settings: Settings, num_seeds: int, folder: Path) 
     print(f"\n{markdown_table(runs_of, experiment.columns)}\n")
     for rule in ("off by one", "follows a swap"):
         if rule in experiment.columns:
-            print(how_often_foretold(runs_of, rule))
+            print(how_often_predicted(runs_of, rule))
     save(lambda path: write_csv(runs_of, path), folder / f"pytorch_{name}.csv")
     for file_name, draw in experiment.figures.items():
         save(draw(runs_of).savefig, folder / file_name)
@@ -1008,7 +1025,7 @@ def draw_bottleneck(runs_of: dict[str, list[dict]]) -> Figure:
         axes.set_xlabel("source length (symbols)")
         axes.grid(alpha=0.3)
     panels[0].set_ylabel("strings right (%)")
-    figure.supxlabel("The number on a line says how many training steps. Thick: 400.", size=10)
+    figure.supxlabel("Number on each line: training steps. Thick line: 400 steps.", size=10)
     return figure
 
 
@@ -1048,7 +1065,7 @@ BOTTLENECK = Experiment(
 )
 
 
-# --- Experiment: what did each idea gain? ---------------------------------------------------------
+# --- Experiment: what is each idea worth? ---------------------------------------------------------
 
 
 def measure_history(settings: Settings) -> dict:
@@ -1137,7 +1154,7 @@ class Probe(NamedTuple):
 
 
 def stands_once(source: Tensor) -> Tensor:
-    """Return where a symbol stands that occurs only once in its string: (N, S) -> (N, S)."""
+    """Mark the positions whose symbol occurs only once in its string: (N, S) -> (N, S)."""
     return (source[:, :, None] == source[:, None]).sum(dim=2) == 1
 
 
@@ -1219,7 +1236,7 @@ def around_true(scores: Tensor, true: Tensor, reach: int = 3) -> dict[int, float
     return means
 
 
-def substitute(model: Seq2Seq, probe: Probe, num_symbols: int) -> dict[str, float]:
+def substitute(model: Seq2Seq, probe: Probe, alphabet_size: int) -> dict[str, float]:
     """Let the decoder read another symbol at one step, and see where it looks and what it writes.
 
     - lacking: a symbol that does not occur in the string. Nothing can match it, so the scores that
@@ -1238,13 +1255,13 @@ def substitute(model: Seq2Seq, probe: Probe, num_symbols: int) -> dict[str, floa
     And it should follow a swap, to the symbol or next to it, more often than it stays, at the true
     column or one right, if its largest content part is larger than its largest position part.
 
-    Returns percentages of strings, scores in nats, and what the rules foretell and what happened.
+    Returns percentages of strings, scores in nats, and what the rules predict and what happened.
     """
     source, true, previous = probe.source, probe.true, probe.previous
     right_symbol, onward = source.gather(1, true), true - previous
     # The two parts.
     as_trained = read_at_step(model, probe, previous_tokens(probe.target))
-    every_symbol = torch.arange(FIRST_SYMBOL, FIRST_SYMBOL + num_symbols, device=source.device)
+    every_symbol = FIRST_SYMBOL + torch.arange(alphabet_size, device=source.device)
     is_lacking = (source[:, :, None] != every_symbol).all(dim=1)  # (N, symbols)
     possible = is_lacking.any(dim=1)
     lacking = read_at_step(model, probe, with_symbol(probe, FIRST_SYMBOL + pick(is_lacking)))
@@ -1291,8 +1308,8 @@ def substitute(model: Seq2Seq, probe: Probe, num_symbols: int) -> dict[str, floa
     measured |= {f"all lacking: score at {k:+d}": value for k, value in position_alone.items()}
     highest, strongest = max(position.values()), max(content.values())
     return measured | {
-        "off by one, foretold": both[1] > both[0],
-        "follows a swap, foretold": strongest > highest,
+        "off by one, predicted": both[1] > both[0],
+        "follows a swap, predicted": strongest > highest,
         "follows a swap": percent((is_on_symbol | is_next_to_it)[swappable])
         > percent((is_on_true | is_one_right)[swappable]),
     }
@@ -1372,11 +1389,11 @@ def measure_alignment(settings: Settings) -> dict:
     the share of strings that look at the true column, one column right, and that follow a swap.
     """
     model, probe = build_model(settings), probe_strings(settings)
-    num_symbols = len(settings.alphabet)
+    alphabet_size = len(settings.alphabet)
     on_the_way = {}
     for step, _, _ in train(model, settings):
         if step in CHECKPOINTS or step == settings.steps:
-            found = substitute(model, probe, num_symbols)
+            found = substitute(model, probe, alphabet_size)
             follows = found["swap: goes to the symbol"] + found["swap: goes next to it"]
             on_the_way |= {
                 f"true column at step {step}": found["read true: true column"],
@@ -1388,23 +1405,23 @@ def measure_alignment(settings: Settings) -> dict:
         "exact match": exact_match,
         **{f"off by {k:+d}" if k else "alignment": share for k, share in shares.items()},
         "off by one": shares[1] > shares[0],
-        **substitute(model, probe, num_symbols),
+        **substitute(model, probe, alphabet_size),
         **intervene(model, settings),
         **on_the_way,
         **{f"word, {test}": read_word(model, settings, test) for test in ("none", "swap", "near")},
     }
 
 
-def how_often_foretold(runs_of: dict[str, list[dict]], rule: str) -> str:
+def how_often_predicted(runs_of: dict[str, list[dict]], rule: str) -> str:
     """Say how often a rule of `substitute` came out right, and in which rows it did not."""
     wrong = {
-        row: sum(one_run[rule] != one_run[f"{rule}, foretold"] for one_run in runs)
+        row: sum(one_run[rule] != one_run[f"{rule}, predicted"] for one_run in runs)
         for row, runs in runs_of.items()
     }
     num_runs = sum(len(runs) for runs in runs_of.values())
     misses = ", ".join(f"{row} {count}" for row, count in wrong.items() if count)
     right = num_runs - sum(wrong.values())
-    return f"{rule}: foretold in {right} of {num_runs} runs (wrong: {misses or 'none'})"
+    return f"{rule}: predicted in {right} of {num_runs} runs (wrong: {misses or 'none'})"
 
 
 def draw_tests(runs_of: dict[str, list[dict]]) -> Figure:
@@ -1549,7 +1566,7 @@ def limited(kind: type, at_least: float, at_most: float) -> Callable[[str], floa
     def read(text: str) -> float:
         number = kind(text)
         if not at_least <= number <= at_most:
-            raise argparse.ArgumentTypeError(f"{text} is not from {at_least:,} to {at_most:,}")
+            raise argparse.ArgumentTypeError(f"{text} is not between {at_least:,} and {at_most:,}")
         return number
 
     read.__name__ = "whole number" if kind is int else "number"  # argparse says: invalid number
@@ -1577,7 +1594,7 @@ def make_parser() -> argparse.ArgumentParser:
         parser.add_argument(f"--{field.name.replace('_', '-')}", **options)
     word = "the word to draw (default: attention, if it fits)"
     parser.add_argument("--sequence", metavar="TEXT", help=word)
-    compare = "compare models instead: print a table, write it as CSV, draw a figure"
+    compare = "compare models instead: print a table, write every run as CSV, draw figures"
     parser.add_argument("--experiment", choices=EXPERIMENTS, help=compare)
     seeds = "seeds for each row of an experiment (default: 10; bottleneck: 5)"
     parser.add_argument("--runs", type=limited(int, 1, 1000), metavar="NUMBER", help=seeds)
@@ -1596,9 +1613,9 @@ def checked_settings(parser: argparse.ArgumentParser, given: dict[str, object]) 
     if settings.hidden_size % 2:
         parser.error(f"argument --hidden-size: {settings.hidden_size} is not even")
     if len(symbols) < 2 or len(set(symbols)) < len(symbols) or not symbols.isprintable():
-        parser.error("argument --alphabet: it takes 2 or more different printable symbols")
+        parser.error("argument --alphabet: it needs at least 2 printable symbols, all different")
     if any(symbol.isspace() for symbol in symbols):
-        parser.error("argument --alphabet: a space is no symbol")
+        parser.error("argument --alphabet: a space cannot be a symbol")
     try:
         torch.zeros(1, device=settings.device).tolist()
     except Exception as error:  # each kind of device that is missing has an exception of its own
@@ -1606,13 +1623,13 @@ def checked_settings(parser: argparse.ArgumentParser, given: dict[str, object]) 
     if "experiment" in given:
         for name in ("sequence", *settings_that_differ(EXPERIMENTS[given["experiment"]])):
             if name in given:
-                parser.error(f"argument --{name.replace('_', '-')}: the experiment chooses it")
+                parser.error(f"argument --{name.replace('_', '-')}: the experiment sets it")
         if given["experiment"] == "alignment" and settings.max_length < 8:
             parser.error("argument --max-length: the experiment alignment needs 8 or more")
         if given["experiment"] == "alignment" and not len(probe_strings(settings).source):
             parser.error("argument --alphabet: the experiment alignment needs more symbols")
     elif "runs" in given:
-        parser.error("argument --runs: it takes an --experiment")
+        parser.error("argument --runs: it works only with --experiment")
     return settings
 
 
@@ -1624,7 +1641,7 @@ def main(argv: list[str] | None = None) -> None:
     settings = checked_settings(parser, given)
     word = given.get("sequence", word_that_fits("attention", settings))
     if not word or not set(word) <= set(settings.alphabet):
-        parser.error(f"argument --sequence: {word!a} is not made of symbols of the --alphabet")
+        parser.error(f"argument --sequence: {word!a} is empty or has symbols outside --alphabet")
     if settings.attention == "location" and len(word) > settings.max_length:
         reason = "with --attention location no word can be longer than --max-length"
         parser.error(f"argument --sequence: {reason}")

@@ -114,8 +114,6 @@ def test_a_run_shows_its_progress_and_ends_with_the_summary(
     assert summary[0] == "exact match: 99.95% (1999 of 2000 strings)"
     assert summary[1] == "alignment: 94.00% (one column left 1.25%, right 2.50%)"
     assert re.fullmatch(r"training time: \d+\.\d s", summary[2]) and len(summary) == 3
-    table = dict(re.findall(r"([+-]\d) (\d+\.\d\d)%", "\n".join(lines)))
-    assert table == {f"{k:+d}": f"{share:.2f}" for k, share in shares.items()}
 
 
 def test_without_attention_there_is_no_matrix_and_the_old_one_stays(

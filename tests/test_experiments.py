@@ -135,15 +135,15 @@ def test_the_raw_results_can_be_read_back_and_hold_no_pictures(tmp_path: Path) -
     assert list(read[0]) == ["row", "seed", "x"]
 
 
-def test_a_rule_is_right_where_what_it_foretold_came_true() -> None:
+def test_a_rule_is_right_where_what_it_predicted_came_true() -> None:
     def runs(*pairs: tuple[bool, bool]) -> list[dict]:
-        return [{"rule": came, "rule, foretold": foretold} for came, foretold in pairs]
+        return [{"rule": came, "rule, predicted": predicted} for came, predicted in pairs]
 
     runs_of = {
         "A": runs((True, True), *[(False, False)] * 2),
         "B": runs((True, False), (False, True)),
     }
-    told = seq2seq.how_often_foretold(runs_of, "rule")
+    told = seq2seq.how_often_predicted(runs_of, "rule")
     assert re.findall(r"\d+", told) == ["3", "5", "2"] and "B 2" in told and "A" not in told
 
 
@@ -324,7 +324,7 @@ def test_substituted_symbols_tell_looking_up_from_counting(
         assert found[f"all lacking: score at {k:+d}"] == found[f"position part at {k:+d}"]
     for column in ("true column", "one column right"):
         assert found[f"read all lacking: {column}"] == found[f"read lacking: {column}"]
-    assert (found["off by one, foretold"], found["follows a swap, foretold"]) == verdicts
+    assert (found["off by one, predicted"], found["follows a swap, predicted"]) == verdicts
     assert found["follows a swap"] == verdicts[1]
 
 

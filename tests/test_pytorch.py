@@ -365,10 +365,10 @@ def test_a_step_reads_the_true_symbol_its_own_or_noise_in_the_given_shares(
 def test_noise_replaces_symbols_only() -> None:
     torch.manual_seed(0)
     tokens = torch.tensor([[PAD, SOS, EOS, 3]] * 2000)
-    noisy = seq2seq.with_noise(tokens, 1.0, num_symbols=9)
+    noisy = seq2seq.with_noise(tokens, 1.0, alphabet_size=9)
     assert torch.equal(noisy[:, :3], tokens[:, :3])
     np.testing.assert_allclose(noisy[:, 3].bincount() / 2000, [0] * 3 + [1 / 9] * 9, atol=0.03)
-    assert torch.equal(seq2seq.with_noise(tokens, 0.0, num_symbols=9), tokens)
+    assert torch.equal(seq2seq.with_noise(tokens, 0.0, alphabet_size=9), tokens)
 
 
 @pytest.mark.parametrize(("steps", "lr"), [(5, 1e38), (1, 1e39)])
@@ -497,4 +497,4 @@ def test_the_default_model_counts_whatever_it_reads_and_uses_what_it_looks_at(
     assert found["all weight on true column: right"] > 99 and found["position part at +0"] > 5
     assert found["all weight on one column right: right"] < 20
     assert found["other context: its symbol"] > 99
-    assert not found["off by one, foretold"] and not found["follows a swap"]
+    assert not found["off by one, predicted"] and not found["follows a swap"]

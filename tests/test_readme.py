@@ -184,7 +184,7 @@ def test_the_committed_runs_are_those_of_the_experiment_in_the_code(name: str) -
 
 def test_a_number_of_runs_that_the_text_counts_is_in_the_results() -> None:
     for rule in ("off by one", "follows a swap"):
-        right = sum(run[rule] == run[f"{rule}, foretold"] for run in RESULTS["alignment"])
+        right = sum(run[rule] == run[f"{rule}, predicted"] for run in RESULTS["alignment"])
         assert f"{right} of {len(RESULTS['alignment'])}" in " ".join(README.split()), rule
 
 
@@ -244,7 +244,7 @@ def test_the_counts_in_the_text_are_those_of_the_committed_runs() -> None:
     text = " ".join(README.split())
     runs = RESULTS["alignment"]
     follows = [run["follows a swap"] == "True" for run in runs]
-    yes = [run["follows a swap, foretold"] == "True" for run in runs]
+    yes = [run["follows a swap, predicted"] == "True" for run in runs]
     assert f"right in {follows.count(False)}; the rule says yes in {yes.count(True)} runs" in text
     assert f"right in {sum(map(min, yes, follows))} of these" in text
     leans = [float(run["position part at +1"]) > float(run["position part at +0"]) for run in runs]
