@@ -133,11 +133,12 @@ def test_an_experiment_prints_the_medians_of_the_raw_results_that_it_writes(
 ) -> None:
     monkeypatch.setattr(seq2seq, "count_workers", lambda: 1)
     rows, settings = seq2seq.EXPERIMENTS["history"].rows, {**SMALL, "steps": 10, "max_length": 2}
+    figures = dict.fromkeys(("one.png", "two.png"), seq2seq.draw_history)
+    history = seq2seq.EXPERIMENTS["history"]._replace(figures=figures)
+    monkeypatch.setitem(seq2seq.EXPERIMENTS, "history", history)
     where = ["--assets", str(tmp_path), "--runs", "2", "--seed", "7"]
     seq2seq.main(["--experiment", "history", *flags(settings), *where])
-    assert {path.name for path in tmp_path.iterdir()} == {
-        "pytorch_history.csv", "pytorch_history.png"
-    }  # fmt: skip
+    assert {path.name for path in tmp_path.iterdir()} == {"pytorch_history.csv", *figures}
     with (tmp_path / "pytorch_history.csv").open(newline="", encoding="utf-8") as file:
         runs = list(csv.DictReader(file))
     assert [(run["row"], run["seed"]) for run in runs] == [(row, s) for row in rows for s in "78"]

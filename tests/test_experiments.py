@@ -403,13 +403,12 @@ def test_a_string_has_the_same_scores_whether_asked_in_parts_or_at_once() -> Non
 def test_the_alignment_experiment_asks_a_model_on_the_way_and_at_the_end(
     progress: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Turning(SimpleNamespace):  # it looks up for 100 steps, then counts
-        @property
-        def decoder(self) -> SimpleNamespace:
-            return (LOOK_UP if progress.step <= 100 else COUNT).decoder
+    def now() -> SimpleNamespace:  # it looks up for 100 steps, in two ways, then counts
+        return LOOK_UP_NEXT if progress.step <= 50 else LOOK_UP if progress.step <= 100 else COUNT
 
-        def encoder(self, source: Tensor, lengths: Tensor) -> tuple[Tensor, None]:
-            return (LOOK_UP if progress.step <= 100 else COUNT).encoder(source, lengths)
+    class Turning(SimpleNamespace):
+        decoder = property(lambda self: now().decoder)
+        encoder = property(lambda self: now().encoder)
 
     shares = {-2: 1.0, -1: 2.0, 0: 40.0, 1: 41.0, 2: 5.0}
     monkeypatch.setattr(seq2seq, "build_model", lambda settings: Turning())

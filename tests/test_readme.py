@@ -57,7 +57,8 @@ def test_every_figure_is_shown_with_a_description_and_every_file_is_committed() 
     described += re.findall(r'<img src="assets/([^"]+)".* alt="[^"]{20,}"', README)
     assert shown - set(described) == {"pytorch_attention_matrix.png"}, "linked from the text"
     files = shown | set(re.findall(r"assets/(\w+\.csv)", README))
-    assert {f"pytorch_{name}.csv" for name in seq2seq.EXPERIMENTS} <= files
+    for name, experiment in seq2seq.EXPERIMENTS.items():
+        assert {f"pytorch_{name}.csv", *experiment.figures} <= files
     if shutil.which("git") and (ROOT / ".git").exists():
         command = ["git", "-c", f"safe.directory={ROOT}", "ls-files", "assets"]
         listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
