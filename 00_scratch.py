@@ -81,12 +81,12 @@ def final_output(
     """Combine what was found with what was asked for, and predict the next word.
 
     Luong et al. 2015, equations 5 and 6. Shapes: context c_t and query h_t (T, d), W_c (d, 2d),
-    W_s (words, d). Returns probabilities, (T, words).
+    W_s (V, d) for V target words. Returns probabilities, (T, V).
     """
-    found_and_asked = np.concatenate([context, query], axis=-1)  # [c_t ; h_t]   (T, 2d)
-    attentional = np.tanh(found_and_asked @ W_c.T)  # tanh(W_c [c_t ; h_t])           (T, d)
-    logits = attentional @ W_s.T  #                                           (T, words)
-    return softmax(logits)  # p(y_t) = softmax(W_s tanh(W_c [c_t ; h_t]))
+    found_and_asked = np.concatenate([context, query], axis=-1)  # [c_t ; h_t]            (T, 2d)
+    attentional = np.tanh(found_and_asked @ W_c.T)  # tanh(W_c [c_t ; h_t])                (T, d)
+    logits = attentional @ W_s.T  # W_s tanh(W_c [c_t ; h_t])                              (T, V)
+    return softmax(logits)  # p(y_t) = softmax(W_s tanh(W_c [c_t ; h_t]))                  (T, V)
 
 
 # --- The worked example: "the black cat drinks" -> "chat noir boit" -------------------------------

@@ -304,7 +304,7 @@ class Settings:
     min_length: int = setting(1, "symbols in the shortest string", at_least=1, at_most=512)
     max_length: int = setting(16, "symbols in the longest string", at_least=1, at_most=512)
     encoder: str = setting(
-        "bidirectional", "how it reads the source", choices=("bidirectional", "forward")
+        "bidirectional", "how the source is read", choices=("bidirectional", "forward")
     )
     gates: str = setting(
         "forgetful",
@@ -326,7 +326,7 @@ class Settings:
         1.0, "probability, in training, of the true previous symbol", at_least=0, at_most=1
     )
     noise: float = setting(
-        0.2, "probability, in training, of a random one instead", at_least=0, at_most=1
+        0.2, "probability, in training, of a random previous symbol", at_least=0, at_most=1
     )
     seed: int = setting(
         0, "decides the parameters, training strings and noise", at_least=0, at_most=2**32 - 1
@@ -794,7 +794,9 @@ def draw_loss(losses: list[float], snapshots: dict[int, Decoded]) -> Figure:
         # A letter on the curve, and the matrix above it. All panels have as many rows as the word
         # needs, EOS included, so that their rows have the same height.
         axes.plot(step, losses[step - 1], "o", color="black", clip_on=False)
-        axes.annotate(letter, (step, losses[step - 1]), (4, 5), textcoords="offset points", size=11)
+        box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5}
+        place = {"xytext": (5, 6), "textcoords": "offset points"}
+        axes.annotate(letter, (step, losses[step - 1]), **place, size=11, bbox=box)
         image = draw_matrix(panel, decoded._replace(positions=[]))
         panel.set(xticks=[], yticks=[], ylabel="", ylim=(len(decoded.word) + 0.5, -0.5))
         panel.set_title(f"{letter}: step {step}", size=10)
@@ -808,7 +810,7 @@ def draw_loss(losses: list[float], snapshots: dict[int, Decoded]) -> Figure:
 
 
 class Experiment(NamedTuple):
-    """A question, put to several models that differ only in the settings under test.
+    """A question, put to several models, each with settings of its own.
 
     A run is a dictionary: its row and seed, the settings that differ between rows, and every number
     that it measured. The printed table, the CSV file and the figures are all made of such runs.
@@ -1153,7 +1155,7 @@ class Probe(NamedTuple):
     previous: Tensor  # (N, 1), the source position of the symbol written before
 
 
-def stands_once(source: Tensor) -> Tensor:
+def occurs_once(source: Tensor) -> Tensor:
     """Mark the positions whose symbol occurs only once in its string: (N, S) -> (N, S)."""
     return (source[:, :, None] == source[:, None]).sum(dim=2) == 1
 
@@ -1173,7 +1175,7 @@ def probe_strings(settings: Settings) -> Probe:
     step = torch.randint(first, last + 1, (len(source), 1), generator=generator).to(source.device)
     positions = source_positions(lengths, target.size(1), settings.task).clamp(min=0)
     true, previous = positions.gather(1, step), positions.gather(1, step - 1)
-    once = stands_once(source)
+    once = occurs_once(source)
     kept = (once.gather(1, true) & once.gather(1, previous)).squeeze(1) & (lengths > 1)
     return Probe(*(part[kept] for part in (source, lengths, target, step, true, previous)))
 
@@ -1266,12 +1268,13 @@ def substitute(model: Seq2Seq, probe: Probe, alphabet_size: int) -> dict[str, fl
     possible = is_lacking.any(dim=1)
     lacking = read_at_step(model, probe, with_symbol(probe, FIRST_SYMBOL + pick(is_lacking)))
     position = around_true(lacking.scores[possible], true[possible])
+    both = around_true(as_trained.scores[possible], true[possible])
+    content = {k: both[k] - position[k] for k in both}
+    # The position part once more, with all previous symbols replaced.
     at_each_step = is_lacking[:, None].expand(-1, probe.target.size(1) - 1, -1)
     tokens = F.pad(FIRST_SYMBOL + pick(at_each_step).squeeze(-1), (1, 0), value=SOS)
     all_lacking = read_at_step(model, probe, tokens)
     position_alone = around_true(all_lacking.scores[possible], true[possible])
-    both = around_true(as_trained.scores[possible], true[possible])
-    content = {k: both[k] - position[k] for k in both}
     # The near test.
     near = read_at_step(model, probe, with_symbol(probe, right_symbol))
     was_on_true = as_trained.column == true
@@ -1279,7 +1282,7 @@ def substitute(model: Seq2Seq, probe: Probe, alphabet_size: int) -> dict[str, fl
     places = torch.arange(source.size(1), device=source.device)
     neighbours = places + onward
     has_neighbour = (neighbours >= 0) & (neighbours < source.size(1))
-    candidates = stands_once(source) & ((places - previous).abs() > 2) & has_neighbour
+    candidates = occurs_once(source) & ((places - previous).abs() > 2) & has_neighbour
     swappable = candidates.any(dim=1)
     place = pick(candidates)
     swap = read_at_step(model, probe, with_symbol(probe, source.gather(1, place)))
@@ -1364,9 +1367,9 @@ def intervene(model: Seq2Seq, settings: Settings) -> dict[str, float]:
 
 
 def read_word(model: Seq2Seq, settings: Settings, test: str) -> Decoded:
-    """Let the decoder read a word's true previous symbols, but put one of `substitute`'s tests.
+    """Let the decoder read a word's true previous symbols, but run one of `substitute`'s tests.
 
-    It is put a third of the way through. In "copyright", reversed, the decoder has written g there.
+    It is run a third of the way through. In "copyright", reversed, the decoder has written g there.
     "swap" makes it read y, "near" the i that it must write; "none" leaves it undisturbed.
     """
     word = word_that_fits("copyright", settings)
@@ -1490,7 +1493,7 @@ def draw_parts(runs_of: dict[str, list[dict]]) -> Figure:
     return figure
 
 
-def draw_turn(runs_of: dict[str, list[dict]]) -> Figure:
+def draw_during_training(runs_of: dict[str, list[dict]]) -> Figure:
     """Draw how often two models look at two columns and follow a swap, by training step."""
     figure = Figure(figsize=(8, 3.4), dpi=150, layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
@@ -1514,7 +1517,7 @@ def draw_turn(runs_of: dict[str, list[dict]]) -> Figure:
 
 
 IN_PARTS = ("no noise", "noise 0.2", "small embeddings", "the default")
-# An encoder and embeddings as PyTorch starts them, and no noise.
+# A forward encoder, gates and embeddings that start as PyTorch starts them, and no noise.
 PLAIN = {"encoder": "forward", "gates": "usual", "embedding_std": 1.0, "noise": 0.0}
 ALIGNMENT = Experiment(
     rows={
@@ -1536,7 +1539,7 @@ ALIGNMENT = Experiment(
     figures={
         "pytorch_alignment.png": draw_tests,
         "pytorch_alignment_scores.png": draw_parts,
-        "pytorch_alignment_training.png": draw_turn,
+        "pytorch_alignment_training.png": draw_during_training,
     },
     columns=(
         *("exact match", "alignment", "off by +1", "swap: goes to the symbol"),

@@ -295,7 +295,7 @@ def test_the_figure_of_the_training_shows_where_two_models_look_on_the_way() -> 
     names = ("true column", "one column right", "follows")
     numbers = {f"{name} at step {s}": 5 * i + s for s in (5, 9) for i, name in enumerate(names)}
     runs_of = {row: seeds(**numbers) for row in seq2seq.EXPERIMENTS["alignment"].rows}
-    figure = seq2seq.draw_turn(runs_of)
+    figure = seq2seq.draw_during_training(runs_of)
     assert [axes.get_title() for axes in figure.axes] == ["noise 0.2", "the default"]
     for axes in figure.axes:
         assert drawn_lines(axes)[3::4] == [[[s, 5 * i + s] for s in (5, 9)] for i in range(3)]
