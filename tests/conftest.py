@@ -1,16 +1,14 @@
 """The two scripts as modules: their names begin with a digit, so they are imported by a call."""
 
 import importlib
-import itertools
-import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from torch import nn
-from torch.nn.modules.module import register_module_forward_pre_hook
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # where the processes of an experiment look, too
@@ -38,34 +36,22 @@ def flags(settings: dict[str, object]) -> list[str]:
     return [word for pair in pairs for word in pair]
 
 
-@pytest.fixture(autouse=True)
-def nothing_decodes_for_ever() -> Iterator[None]:
-    """Fail a test in which a decoder is called without end, rather than wait for it."""
-    calls = itertools.count()
+def decoded(word: str, written: str, weights: np.ndarray, read: str | None = None) -> object:
+    """Return what a model that reverses made of a word; each of `written` is one symbol."""
+    positions = list(range(len(word)))[::-1]
+    read = None if read is None else ["SOS", *read]
+    return seq2seq.Decoded(word, list(written), read, weights, positions)
 
-    def count(module: nn.Module, _: object) -> None:
-        assert not isinstance(module, seq2seq.AttnDecoderRNN) or next(calls) < 5000
 
-    hook = register_module_forward_pre_hook(count)
-    yield
-    hook.remove()
+def looking_at(columns: Tensor, num_columns: int, tokens: Tensor) -> object:
+    """Return the output of a decoder that writes `tokens` and looks at `columns`, both (B, T)."""
+    logits = F.one_hot(tokens, 40).float()
+    return seq2seq.DecoderOutput(logits, None, F.one_hot(columns, num_columns).float())
 
 
 @pytest.fixture(scope="session")
 def trained() -> nn.Module:
     """Return the model of the default run."""
-    model = seq2seq.build_model(seq2seq.Settings())
+    model = seq2seq.Seq2Seq(seq2seq.Settings())
     list(seq2seq.train(model, seq2seq.Settings()))
     return model
-
-
-@pytest.fixture
-def run_script(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess]:
-    """Return a function that runs a script as users do, from a folder that is not its own."""
-
-    def run(script: Path, *args: str, **options: object) -> subprocess.CompletedProcess:
-        command = [sys.executable, str(script), *args]
-        options = {"cwd": tmp_path, "capture_output": True, "text": True, "timeout": 120, **options}
-        return subprocess.run(command, **options)
-
-    return run
