@@ -133,12 +133,13 @@ GATES = {"forgetful": -2.0, "usual": 0.0}  # what is added to the bias of the up
 
 
 class EncoderRNN(nn.Module):
-    """One or two GRUs (Cho et al. 2014) that turn each source position s into a state h_s.
+    """One or two GRUs that turn each source position s into a state h_s.
 
     A bidirectional encoder reads forward with one GRU and backward with another, each half as
     large, and h_s is both states side by side (Bahdanau et al. 2015, section 3.2). A GRU's update
-    gate says how much of the old state it keeps. If `forgetful`, it starts near an eighth, so that
-    each state at first represents mainly its own symbol; otherwise, as usual, near one half.
+    gate says how much of the old state it keeps (Cho et al. 2014, arXiv:1406.1078). If `forgetful`,
+    it starts near an eighth, so that each state at first represents mainly its own symbol;
+    otherwise, as usual, near one half.
     """
 
     def __init__(self, settings: Settings, embedding: nn.Embedding) -> None:
@@ -315,9 +316,10 @@ def previous_tokens(target: Tensor) -> Tensor:
 
 
 def with_noise(tokens: Tensor, settings: Settings) -> Tensor:
-    """Replace some symbols by random ones (Xie et al. 2017), but not PAD, SOS and EOS.
+    """Replace some symbols by random ones, but not PAD, SOS and EOS: (B, T) -> (B, T).
 
-    A decoder can then not rely on the previous symbol to find its position. (B, T) -> (B, T).
+    The decoder can then not rely on the previous symbol to find its position. Noise of this kind is
+    due to Xie et al. 2017, arXiv:1703.02573.
     """
     is_replaced = torch.rand(tokens.shape, device=tokens.device) < settings.noise
     end = FIRST_SYMBOL + len(settings.alphabet)
@@ -339,7 +341,7 @@ def training_logits(model: Seq2Seq, source: Tensor, target: Tensor, settings: Se
         return model(source, with_noise(true_previous, settings)).logits
 
     # Otherwise it goes step by step and reads, at random, the true previous symbol or the one that
-    # it has just written (scheduled sampling, S. Bengio et al. 2015, here at a constant rate).
+    # it has just written. (Scheduled sampling, S. Bengio et al. 2015, arXiv:1506.03099.)
     keys, state = model.encoder(source)
     is_forced = torch.rand(target.shape, device=target.device) < settings.teacher_forcing
     written = true_previous[:, :1]  # SOS
@@ -664,10 +666,9 @@ def with_extra(tokens: Tensor, extra: Tensor, place: Tensor) -> Tensor:
 def one_letter_too_many(model: Seq2Seq, settings: Settings, count: int = 500) -> dict[str, float]:
     """Let the decoder read the true symbols, but somewhere among them one that the string lacks.
 
-    From there on, a decoder that counts its steps is one column further in every row. One that
-    searches for what it has read looks where it would have looked anyway: in the same column as
-    without the extra symbol after the same symbol was read. Returns both percentages, of the rows
-    after the extra symbol. All symbols of a string differ.
+    From there on, one that counts its steps is one column further in every row; one that searches
+    for what it has read is in the same column as without the extra symbol after the same symbol was
+    read. Returns both percentages, of the rows after the extra one. No symbol occurs twice.
     """
     generator = torch.Generator().manual_seed(1)
     length = min(settings.max_length, len(settings.alphabet) - 1)
@@ -765,6 +766,7 @@ def run_jobs(jobs: dict[tuple[str, int], Settings]) -> Iterator[tuple[tuple[str,
         first.result()
         with interrupts_ignored():
             futures = {pool.submit(measure, settings): job for job, settings in jobs.items()}
+            pool.submit(os.getpid)  # at the next job, the executor sees that a process has started
         for future in as_completed(futures):
             yield futures[future], future.result()
     finally:
@@ -774,10 +776,10 @@ def run_jobs(jobs: dict[tuple[str, int], Settings]) -> Iterator[tuple[tuple[str,
 
 
 def short(number: float) -> str:
-    """Return a number as a table shows it: two decimals from 99 to 100, one below 10, else none."""
+    """Return a number as a table shows it: with two, one or no decimals, or as never."""
     if math.isinf(number):
         return "never"
-    digits = 2 if 99 < number < 100 else 1 if abs(number) < 10 else 0
+    digits = 2 if number < 1 or 99 < number < 100 else 1 if number < 10 else 0
     text = f"{number:,.{digits}f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
 
@@ -949,7 +951,10 @@ EXPERIMENTS = {
             "dot score (Luong et al. 2015)": {"attention": "dot", "lr": 0.02},
             "dot score, no teacher forcing": {"attention": "dot", "teacher_forcing": 0.0},
         },
-        columns=("lr", "noise", "gates", "ms per step", "steps to 90%", "seconds to 90%"),
+        columns=(
+            *("lr", "noise", "gates", "ms per step"),
+            *("steps to 90%", "seconds to 90%", "exact match"),
+        ),
         num_runs=10,
     ),
     "alignment": Experiment(
