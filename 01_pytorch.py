@@ -856,19 +856,18 @@ def draw_bottleneck(runs_of: dict[str, list[dict]]) -> Figure:
             axes.plot(lengths, curve, color=BLUE)
             # The number of training steps stands where the line falls through 50%.
             place = np.interp(-50, -curve, lengths), 50
-            box = {"facecolor": "white", "edgecolor": "none", "pad": 1}
             label = steps.removesuffix(" steps")
-            axes.text(*place, f"{label} ", color=BLUE, size=10, ha="right", va="center", bbox=box)
-    axes.plot([], [], color=BLUE, label="no attention (number: training steps)")
+            axes.text(*place, f"{label} ", color=BLUE, size=10, ha="right", va="center")
+    axes.plot([], [], color=BLUE, label="no attention (number: steps)")
     style = {"color": GREY, "linestyle": "--", "linewidth": 2}
     axes.plot(
         lengths,
         curves["uniform attention, 400 steps"],
         **style,
-        label="mean of all states, 400 training steps",
+        label="mean of all states, 400 steps",
     )
     style = {"color": ORANGE, "linewidth": 4, "zorder": 1}
-    axes.plot(lengths, curves["default, 400 steps"], **style, label="default, 400 training steps")
+    axes.plot(lengths, curves["default, 400 steps"], **style, label="default, 400 steps")
     longest = lengths[-1] * 4 // 5  # a fifth of the lengths were never trained on
     axes.axvspan(longest + 0.5, lengths[-1] + 0.5, color="0.9", zorder=0)
     axes.text(lengths[-1], 97, "never trained on", rotation=90, ha="center", va="top", size=9)
@@ -1096,7 +1095,7 @@ def main(argv: list[str] | None = None) -> None:
     except FloatingPointError as error:
         parser.exit(1, f"{parser.prog}: error: {error}; a smaller learning rate may help\n")
     except BrokenProcessPool:
-        reason = "a process of the experiment ended, perhaps for lack of memory"
+        reason = "a process ended; if no message above says why, memory may have run out"
         parser.exit(1, f"{parser.prog}: error: {reason}\n")
 
 

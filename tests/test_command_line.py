@@ -251,15 +251,3 @@ def test_a_training_that_diverges_ends_with_one_line(
     error = capsys.readouterr().err
     assert stopped.value.code == 1 and len(error.splitlines()) == 1 and "step 1 of 2" in error
     assert not list(tmp_path.iterdir())
-
-
-def test_a_mistake_in_the_score_keeps_its_traceback(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def broken(query: Tensor, keys: Tensor) -> Tensor:
-        return query @ keys  # a learner forgot to transpose
-
-    monkeypatch.setitem(seq2seq.SCORES, "dot", lambda hidden_size: broken)
-    with pytest.raises(RuntimeError) as raised:
-        seq2seq.main([*TINY, "--assets", str(tmp_path)])
-    assert raised.traceback[-1].name == "broken"

@@ -1,18 +1,16 @@
 """Statements about the experiments: what they measure, how they run, what they report."""
 
-import contextlib
+import argparse
 import csv
 import dataclasses
 import math
 import multiprocessing
-import os
 import re
+import runpy
 import signal
 import subprocess
 import sys
-import threading
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -136,9 +134,10 @@ def test_a_cell_tells_the_median_and_the_range() -> None:
 def tiny(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
     """Return a function that replaces an experiment by one with small models of given steps."""
 
-    def replace(*steps: int) -> None:
+    def replace(*steps: int, num_runs: int = 2) -> None:
         models = {f"{n} steps": {"max_length": 4, "hidden_size": 8, "steps": n} for n in steps}
-        experiment = seq2seq.Experiment(models, ("steps", "exact match", "alignment"), 2)
+        columns = ("steps", "exact match", "alignment")
+        experiment = seq2seq.Experiment(models, columns, num_runs)
         monkeypatch.setitem(seq2seq.EXPERIMENTS, "history", experiment)
 
     return replace
@@ -173,16 +172,25 @@ def test_an_experiment_prints_the_medians_of_the_raw_results_that_it_writes(
         assert cells[1:4] == [model, model.split(" ")[0], seq2seq.cell(values)]
 
 
-def test_a_killed_process_ends_the_experiment_with_one_line_and_writes_nothing(
-    tiny: Callable, tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
-    def kill_one() -> None:
-        while len(multiprocessing.active_children()) < 2:
-            time.sleep(0.05)
-        multiprocessing.active_children()[0].kill()
+def after_the_first_run(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
+    """Do something as soon as the first run of an experiment has ended."""
+    run_jobs = seq2seq.run_jobs
 
-    tiny(3000)
-    threading.Thread(target=kill_one).start()
+    def interfered(jobs: dict) -> Iterator[tuple]:
+        for result in run_jobs(jobs):
+            act()
+            yield result
+
+    monkeypatch.setattr(seq2seq, "run_jobs", interfered)
+
+
+def test_a_killed_process_ends_the_experiment_with_one_line_and_writes_nothing(
+    tiny: Callable, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny(10**4, 1, num_runs=1)
+    after_the_first_run(
+        monkeypatch, lambda: [child.kill() for child in multiprocessing.active_children()]
+    )
     with pytest.raises(SystemExit) as stopped:
         seq2seq.main(["--experiment", "history", "--assets", str(tmp_path)])
     error = capsys.readouterr().err
@@ -190,34 +198,47 @@ def test_a_killed_process_ends_the_experiment_with_one_line_and_writes_nothing(
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.skipif(not hasattr(os, "killpg"), reason="os.killpg is POSIX's")
-def test_no_process_outlives_an_experiment_that_a_signal_ends(tmp_path: Path) -> None:
+def test_an_interrupt_ends_the_experiment_and_its_processes_and_keeps_the_old_files(
+    tiny: Callable, tmp_path: Path, capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "pytorch_history.csv").write_text("old")
-    # The script itself, but with an experiment that has one short run and long ones.
+    tiny(10**4, 1, num_runs=1)
+    children = []
+    after_the_first_run(
+        monkeypatch,
+        lambda: (
+            children.extend(multiprocessing.active_children()) or signal.raise_signal(signal.SIGINT)
+        ),
+    )
+    # Where this process ignores the signal, as a shell's background jobs do, it should not now.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    with pytest.raises(KeyboardInterrupt):
+        seq2seq.main(["--experiment", "history", "--assets", str(tmp_path)])
+    for child in children:
+        child.join(timeout=10)
+    assert children and not any(child.is_alive() for child in children)
+    assert capfd.readouterr().err == ""
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
+    # Started as a script, it then ends with the status that shells expect.
+    monkeypatch.setattr(
+        argparse.ArgumentParser, "parse_args", lambda *_: signal.raise_signal(signal.SIGINT)
+    )
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_path(str(ROOT / "01_pytorch.py"), run_name="__main__")
+    assert stopped.value.code == 130
+    signal.signal(signal.SIGINT, before)
+
+
+def test_no_process_outlives_an_experiment_that_is_killed(tmp_path: Path) -> None:
+    # The script itself, but with an experiment that has one short run and a long one.
     script = (ROOT / "01_pytorch.py").read_text(encoding="utf-8")
     models = '{"long": {"steps": 10**6}, "short": {"max_length": 4, "steps": 1}}'
     ours = f'EXPERIMENTS["history"] = Experiment({models}, ("steps",), 1)\n\nif __name__ =='
     copy = tmp_path / "script.py"
     copy.write_text(script.replace("if __name__ ==", ours), encoding="utf-8")
     command = [sys.executable, str(copy), "--experiment", "history", "--assets", str(tmp_path)]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    # Where this process ignores the signal, as a shell's background jobs do, a new one would, too.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    interrupted, killed = (
-        subprocess.Popen(command, start_new_session=True, **pipes) for _ in range(2)
-    )
-    signal.signal(signal.SIGINT, before)
-    try:
-        assert "short" in interrupted.stdout.readline() and "short" in killed.stdout.readline()
-        os.killpg(interrupted.pid, signal.SIGINT)  # as a terminal does: to all its processes
-        killed.kill()
-        # The pipes end when the last process that holds them is gone.
-        _, error = interrupted.communicate(timeout=60)
-        killed.communicate(timeout=60)
-    finally:
-        for process in (interrupted, killed):
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-    assert interrupted.returncode == 130 and error == ""
-    assert {path.name for path in tmp_path.iterdir()} == {"pytorch_history.csv", "script.py"}
-    assert (tmp_path / "pytorch_history.csv").read_text() == "old"
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert "short" in process.stdout.readline()
+        process.kill()
+        process.communicate(timeout=60)  # the pipe ends when the last process that holds it is gone
+    assert [path.name for path in tmp_path.iterdir()] == ["script.py"]

@@ -93,16 +93,6 @@ def test_the_animation_fills_row_by_row_and_shows_no_letter_before_it_is_written
     np.testing.assert_allclose(np.array(filled) / filled[0], [1, 2, 3], atol=0.05)
 
 
-@pytest.mark.parametrize(("num_symbols", "num_frames"), [(1, 1), (20, 16)])
-def test_the_animation_of_any_word_has_at_most_16_frames(
-    num_symbols: int, num_frames: int, tmp_path: Path
-) -> None:
-    weights = np.linspace(0, 1, 3 * num_symbols).reshape(-1, 3)  # no two frames are alike
-    seq2seq.animate_decoding(decoded("abc", "a" * num_symbols, weights))(tmp_path / "some.gif")
-    with Image.open(tmp_path / "some.gif") as gif:
-        assert gif.n_frames == num_frames
-
-
 def test_the_loss_figure_shows_every_step_and_the_matrices_at_its_letters(word: object) -> None:
     losses = [10.0 ** (-step / 50) for step in range(400)]
     snapshots = {
@@ -166,7 +156,8 @@ def test_the_alignment_figure_pairs_four_models_and_marks_where_each_looked_befo
         expected = [[left.weights[r].argmax(), r + 1] for r in range(4, 10)]
         assert squares.get_xydata().tolist() == expected
         (frame,) = right.patches
-        assert (frame.get_y(), frame.get_height()) == (3.5, 1)
+        ends = right.transData.inverted().transform(frame.get_extents())[:, 1]
+        assert sorted(ends) == pytest.approx([3.5, 4.5])
     assert any("square" in axes.get_xlabel() for axes in figure.axes)
 
 
