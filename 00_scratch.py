@@ -116,7 +116,6 @@ class Example(NamedTuple):
     keys: np.ndarray  # h_s, (S, d)
     scores: np.ndarray  # h_t . h_s, before the mask, (T, S)
     weights: np.ndarray  # alpha_ts, (T, S)
-    unmasked: np.ndarray  # the weights that a forgotten mask would give, (T, S)
     context: np.ndarray  # c_t, (T, d)
     W_s: np.ndarray  # (V, d)
     with_context: np.ndarray  # probabilities of the next word, (T, V)
@@ -135,7 +134,6 @@ def worked_example() -> Example:
     keys = feature_vectors(SOURCE)
     mask = np.array([word != "PAD" for word in SOURCE])
     context, weights = dot_product_attention(query, keys, mask)
-    _, unmasked = dot_product_attention(query, keys)
     for t in range(len(query)):
         context_by_loop, weights_by_loop = attention_for_one_query(query[t], keys[mask])
         assert np.allclose(context_by_loop, context[t])
@@ -149,7 +147,6 @@ def worked_example() -> Example:
         keys=keys,
         scores=query @ keys.T,
         weights=weights,
-        unmasked=unmasked,
         context=context,
         W_s=W_s,
         with_context=final_output(context, query, W_c, W_s),
@@ -161,7 +158,7 @@ def worked_example() -> Example:
 
 
 def report(example: Example) -> str:
-    """Return the four steps for "chat", then the weights of all three queries."""
+    """Return the four steps for "chat", and what the mask is good for."""
     lines = ['For "chat", the query h_t asks for the noun in the subject.']
     lines += ["Steps 1 and 2, scores h_t . h_s and their softmax, PAD masked:"]
     for word, score, weight in zip(SOURCE, example.scores[0], example.weights[0], strict=True):
@@ -173,12 +170,9 @@ def report(example: Example) -> str:
     probabilities = example.with_context[0], example.without_context[0]
     for word, found, zeros in zip(TARGETS, *probabilities, strict=True):
         lines += [f"  {word:<9}  {found:.3f}  {zeros:.3f}"]
-    lines += ["The weights of all three words:"]
-    lines += ["        " + " ".join(f"{word:>6}" for word in SOURCE)]
-    for word, weights in zip(ASKED, example.weights, strict=True):
-        lines += [f"  {word:<6}" + " ".join(f"{weight:6.3f}" for weight in weights)]
-    unmasked = example.unmasked[-1, -1]
-    lines += [f"Without the mask, PAD would get a weight of {unmasked:.3f} in the boit row."]
+    _, unmasked = dot_product_attention(example.query, example.keys)
+    weight = unmasked[list(ASKED).index("boit"), list(SOURCE).index("PAD")]
+    lines += [f"Without the mask, PAD would get a weight of {weight:.3f} in the boit row."]
     return "\n".join(lines)
 
 

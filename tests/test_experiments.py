@@ -84,7 +84,7 @@ def test_one_column_further_is_where_the_task_goes_next(monkeypatch: pytest.Monk
 
 
 def test_a_run_holds_its_settings_and_what_was_measured() -> None:
-    settings = seq2seq.Settings(max_length=8, hidden_size=32, steps=150, lr=0.05)
+    settings = seq2seq.Settings(max_length=8, hidden_size=32, steps=130)
     found = seq2seq.measure(settings)
     assert found.items() >= dataclasses.asdict(settings).items()
     # The same, once more and by hand.
@@ -96,9 +96,9 @@ def test_a_run_holds_its_settings_and_what_was_measured() -> None:
         if step % 10 == 0:
             exact_match = seq2seq.evaluate(model, source[:200], "reverse")["exact match"]
             steps_to_90 += [step] if exact_match >= 90 else []
-    assert found["steps to 90%"] == steps_to_90[0] < 150
-    assert found["ms per step"] == pytest.approx(1000 * seconds / 150, rel=0.9)
-    assert found["seconds to 90%"] < found["ms per step"] * 0.15
+    assert found["steps to 90%"] == steps_to_90[0] < 130
+    assert found["ms per step"] == pytest.approx(1000 * seconds / 130, rel=0.9)
+    assert found["seconds to 90%"] < found["ms per step"] * 0.13
     for name, value in seq2seq.evaluate(model, source, "reverse").items():
         assert found[name] == pytest.approx(value, abs=1e-4)
     for name, value in seq2seq.one_letter_too_many(model, settings).items():
@@ -109,7 +109,7 @@ def test_a_run_holds_its_settings_and_what_was_measured() -> None:
     at_9 = seq2seq.evaluate(model, seq2seq.evaluation_strings(fixed, 500), "reverse")
     assert exact_at[8] == pytest.approx(at_9["exact match"])
     reached = int(found["90% right up to length"])
-    assert min(exact_at[:reached]) >= 90 > exact_at[reached]
+    assert min(exact_at[:reached]) >= 90 > exact_at[reached] > 80
     read = [decoded.read for decoded in found["pictures"]]
     assert read == [["SOS", *"thgirypoc"], ["SOS", *"thgairypoc"]]
     assert found["pictures"][0].word == "copyright"

@@ -420,6 +420,8 @@ def test_exact_match_wants_every_symbol_and_eos_and_alignment_the_true_column(
     model.decoder = Scripted([[3, 4, EOS]] * 4, [[1, 0, 0]] * 4)
     found = seq2seq.evaluate(model, source, "copy")
     assert found == dict(zip(names, (75, 0, 50, 50), strict=True))
+    model.decoder = Scripted([[4] + [5] * 10 + [EOS]], [[0] * 12])
+    assert seq2seq.evaluate(model, torch.tensor([[3] + [5] * 10]), "copy")["exact match"] == 0
     model.decoder = Scripted([[EOS]] * 4, [[0]] * 4)
     found = seq2seq.evaluate(model, source, "reverse")
     assert found["exact match"] == 0 and math.isnan(found["alignment"])
