@@ -171,8 +171,7 @@ def report(example: Example) -> str:
     for word, found, zeros in zip(TARGETS, *probabilities, strict=True):
         lines += [f"  {word:<9}  {found:.3f}  {zeros:.3f}"]
     _, unmasked = dot_product_attention(example.query, example.keys)
-    weight = unmasked[list(ASKED).index("boit"), list(SOURCE).index("PAD")]
-    lines += [f"Without the mask, PAD would get a weight of {weight:.3f} in the boit row."]
+    lines += [f"Without the mask, PAD would get a weight of {unmasked[0, -1]:.3f}."]
     return "\n".join(lines)
 
 
