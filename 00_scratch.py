@@ -142,16 +142,10 @@ def worked_example() -> Example:
     # row for each target word: 3 where the word has a feature, else 0.
     W_c = np.hstack([np.eye(len(FEATURES)), np.eye(len(FEATURES))])
     W_s = 3 * feature_vectors(TARGETS)
-    return Example(
-        query=query,
-        keys=keys,
-        scores=query @ keys.T,
-        weights=weights,
-        context=context,
-        W_s=W_s,
-        with_context=final_output(context, query, W_c, W_s),
-        without_context=final_output(np.zeros_like(context), query, W_c, W_s),
-    )
+    with_context = final_output(context, query, W_c, W_s)
+    without_context = final_output(np.zeros_like(context), query, W_c, W_s)
+    scores = query @ keys.T
+    return Example(query, keys, scores, weights, context, W_s, with_context, without_context)
 
 
 # --- Report and figure ----------------------------------------------------------------------------
@@ -270,7 +264,8 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    sys.stdout.reconfigure(errors="backslashreplace")  # for terminals that know only ASCII
+    if hasattr(sys.stdout, "reconfigure"):  # not in a notebook
+        sys.stdout.reconfigure(errors="backslashreplace")  # for terminals that know only ASCII
     try:
         main()
     except KeyboardInterrupt:

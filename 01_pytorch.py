@@ -360,7 +360,8 @@ def train(model: Seq2Seq, settings: Settings) -> Iterator[tuple[int, float, floa
     """Train the model; after each training step yield (step, loss, seconds of training so far).
 
     The caller may look at the model in between, which does not count as training time. The loss is
-    in nats per symbol. Raises FloatingPointError when a parameter is no longer a finite number.
+    in nats per symbol. Noise goes on with the random numbers that the making of the model began.
+    Raises FloatingPointError when a parameter is no longer a finite number.
     """
     # The strings have a generator of their own: models with the same seed see the same strings.
     # Its seeds count down from the largest, so that they differ from those of the parameters.
@@ -466,8 +467,8 @@ class Decoded(NamedTuple):
     """What a model made of one word, and where it looked."""
 
     word: str  # S symbols
-    written: list[str]  # T symbols, or EOS
-    read: list[str] | None  # T symbols, SOS first; None if it read what it wrote
+    written: list[str]  # T items, each a symbol or EOS
+    read: list[str] | None  # T items, SOS and symbols; None if it read what it wrote
     weights: np.ndarray  # (T, S)
     positions: list[int]  # the source position from which each output symbol should come
 
@@ -600,9 +601,9 @@ def animate_decoding(decoded: Decoded) -> Callable[[Path], None]:
         draw_matrix(matrix, decoded, row)
         bars.clear()
         bars.bar(range(len(decoded.word)), decoded.weights[row - 1], color=ORANGE)
+        bars.set_xticks(matrix.get_xticks(), matrix.get_xticklabels(), parse_math=False)
         bars.set(ylim=(0, 1), xlim=matrix.get_xlim(), xlabel="source symbol")
         bars.set_ylabel("attention weight")
-        bars.set_xticks(matrix.get_xticks(), matrix.get_xticklabels(), parse_math=False)
         written = decoded._replace(written=decoded.written[:row]).output
         lines = f"source  {decoded.word[:READABLE]}\nwritten {written[:READABLE]}"
         style = {"size": 12, "family": ["monospace", "sans-serif"], "parse_math": False}
@@ -653,16 +654,6 @@ class Experiment(NamedTuple):
     draw: Callable[[dict[str, list[dict]]], Figure] | None = None  # draws {model: its runs}
 
 
-def with_extra(tokens: Tensor, extra: Tensor, place: Tensor) -> Tensor:
-    """Insert one more token at `place`; the rest moves on by one, the last drops out.
-
-    Shapes: tokens (B, T), extra and place (B, 1) -> (B, T).
-    """
-    t = torch.arange(tokens.size(1), device=tokens.device)
-    moved = tokens.gather(1, t - (t > place).long())
-    return torch.where(t == place, extra, moved)
-
-
 def one_letter_too_many(model: Seq2Seq, settings: Settings, count: int = 500) -> dict[str, float]:
     """Let the decoder read the true symbols, but somewhere among them one that the string lacks.
 
@@ -677,15 +668,15 @@ def one_letter_too_many(model: Seq2Seq, settings: Settings, count: int = 500) ->
     source, extra = symbols[:, :length], symbols[:, length : length + 1]
     place = torch.randint(1, length - 1, (count, 1), generator=generator).to(settings.device)
     tokens = previous_tokens(make_targets(source, settings.task))  # (B, T), T = length + 1
+    t = torch.arange(length + 1, device=tokens.device)
+    moved = torch.where(t == place, extra, tokens.roll(1, dims=1))
     _, weights = decode_while_reading(model, source, tokens)
-    _, weights_after = decode_while_reading(model, source, with_extra(tokens, extra, place))
-    undisturbed, disturbed = weights.argmax(dim=-1), weights_after.argmax(dim=-1)  # (B, T)
-    # `before`: the row in which the same symbol was read when nothing was disturbed.
-    t = torch.arange(tokens.size(1), device=tokens.device)
-    before = (t - 1).clamp(min=0).expand_as(tokens)
-    same = undisturbed.gather(1, before)
+    _, weights_after = decode_while_reading(model, source, torch.where(t < place, tokens, moved))
+    disturbed = weights_after.argmax(dim=-1)  # (B, T)
+    # Where it looked, undisturbed, after the same symbol, which was then read one row earlier.
+    same = weights.argmax(dim=-1).roll(1, dims=1)
     positions = source_positions(source, settings.task)
-    further = same + positions - positions.gather(1, before)
+    further = same + positions - positions.roll(1, dims=1)
     is_after = (t > place) & (positions >= 0)
     return {
         "same column": percent((disturbed == same)[is_after]),
@@ -840,35 +831,26 @@ def run_experiment(name: str, settings: Settings, num_runs: int, folder: Path) -
 
 
 def draw_bottleneck(runs_of: dict[str, list[dict]]) -> Figure:
-    """Draw the strings that are right by source length: a line for each model, median of seeds."""
+    """Draw the strings that are right by source length: the median of the seeds, a line a model."""
     figure = Figure(figsize=(8, 4.6), dpi=150, layout="constrained")
     axes = figure.subplots()
-    prefix = "exact match at length "
-    columns = [name for name in next(iter(runs_of.values()))[0] if name.startswith(prefix)]
-    lengths = [int(name.removeprefix(prefix)) for name in columns]
-    curves = {
-        model: np.median([[one_run[name] for name in columns] for one_run in runs], axis=0)
-        for model, runs in runs_of.items()
+    styles = {
+        "uniform attention, 400 steps": {"color": GREY, "linestyle": "--", "linewidth": 2},
+        "default, 400 steps": {"color": ORANGE, "linewidth": 4, "zorder": 1},
     }
-    for model, curve in curves.items():
-        kind, steps = model.split(", ")
-        if kind == "no attention":
+    longest = Settings.max_length
+    lengths = range(1, longest * 5 // 4 + 1)
+    for model, runs in runs_of.items():
+        names = [f"exact match at length {length}" for length in lengths]
+        curve = np.median([[one_run[name] for name in names] for one_run in runs], axis=0)
+        if model in styles:
+            axes.plot(lengths, curve, label=model, **styles[model])
+        elif model.startswith("no attention"):
             axes.plot(lengths, curve, color=BLUE)
             # The number of training steps stands where the line falls through 50%.
             place = np.interp(-50, -curve, lengths), 50
-            label = steps.removesuffix(" steps")
-            axes.text(*place, f"{label} ", color=BLUE, size=10, ha="right", va="center")
+            axes.text(*place, f"{runs[0]['steps']} ", color=BLUE, size=10, ha="right", va="center")
     axes.plot([], [], color=BLUE, label="no attention (number: steps)")
-    style = {"color": GREY, "linestyle": "--", "linewidth": 2}
-    axes.plot(
-        lengths,
-        curves["uniform attention, 400 steps"],
-        **style,
-        label="mean of all states, 400 steps",
-    )
-    style = {"color": ORANGE, "linewidth": 4, "zorder": 1}
-    axes.plot(lengths, curves["default, 400 steps"], **style, label="default, 400 steps")
-    longest = lengths[-1] * 4 // 5  # a fifth of the lengths were never trained on
     axes.axvspan(longest + 0.5, lengths[-1] + 0.5, color="0.9", zorder=0)
     axes.text(lengths[-1], 97, "never trained on", rotation=90, ha="center", va="top", size=9)
     axes.set(xlim=(0.5, lengths[-1] + 0.5), ylim=(-3, 105))
@@ -918,11 +900,10 @@ LONG = {"steps": 1600, "lr": 0.02}
 EXPERIMENTS = {
     "bottleneck": Experiment(
         models={
-            "no attention, 200 steps": {**ONE_VECTOR, "steps": 200},
-            "no attention, 400 steps": {**ONE_VECTOR, "steps": 400},
-            "no attention, 800 steps": {**ONE_VECTOR, "steps": 800},
-            "no attention, 1600 steps": {**ONE_VECTOR, "steps": 1600},
-            "no attention, 3200 steps": {**ONE_VECTOR, "steps": 3200},
+            **{
+                f"no attention, {steps} steps": {**ONE_VECTOR, "steps": steps}
+                for steps in (200, 400, 800, 1600, 3200)
+            },
             "uniform attention, 400 steps": {**FORWARD, "attention": "uniform"},
             "dot attention, 400 steps": {**FORWARD, "attention": "dot"},
             "default, 400 steps": {},
@@ -991,7 +972,7 @@ def make_parser() -> argparse.ArgumentParser:
     """
     parser = argparse.ArgumentParser(
         prog=Path(__file__).name,
-        description="Train a GRU encoder and an attention decoder to reverse strings.",
+        description="Train a GRU encoder and an attention decoder on strings.",
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
     )
@@ -1009,7 +990,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--read", metavar="TEXT", help=read)
     compare = "compare models instead: print a table, write every run as CSV, draw a figure"
     parser.add_argument("--experiment", choices=EXPERIMENTS, help=compare)
-    runs = "seeds for each model of an experiment (default: 10; bottleneck: 5)"
+    runs = "seeds for each model of an experiment (default: its own number)"
     parser.add_argument("--runs", type=int, metavar="VALUE", help=runs)
     where = "where the figures go (default: assets/ beside the script)"
     parser.add_argument("--assets", metavar="DIR", help=where)
@@ -1064,12 +1045,9 @@ def main(argv: list[str] | None = None) -> None:
     given = vars(parser.parse_args(argv))
     names = {field.name for field in dataclasses.fields(Settings)} & given.keys()
     settings = Settings(**{name: given[name] for name in names})
-    word = "attention"
-    if not settings.min_length <= len(word) <= settings.max_length or set(word) - set(
-        settings.alphabet
-    ):
-        word = (settings.alphabet * settings.max_length)[: settings.max_length]
-    word = given.get("sequence", word)
+    symbols, length = settings.alphabet, min(settings.max_length, LONGEST)
+    fits = settings.min_length <= len("attention") <= length and set("attention") <= set(symbols)
+    word = given.get("sequence", "attention" if fits else (symbols * length)[:length])
     refuse_bad_values(parser, settings, word, given)
     folder = Path(given.get("assets", Path(__file__).resolve().parent / "assets")).expanduser()
     try:
@@ -1096,7 +1074,8 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    sys.stdout.reconfigure(errors="backslashreplace")  # for terminals that know only ASCII
+    if hasattr(sys.stdout, "reconfigure"):  # not in a notebook
+        sys.stdout.reconfigure(errors="backslashreplace")  # for terminals that know only ASCII
     try:
         main()
     except KeyboardInterrupt:

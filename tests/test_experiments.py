@@ -21,12 +21,6 @@ from torch import Tensor
 # One letter too many
 
 
-def test_an_extra_token_goes_in_at_its_place_and_the_rest_moves_on() -> None:
-    tokens, extra = torch.tensor([[1, 5, 6, 7, 2]] * 2), torch.tensor([[9], [8]])
-    found = seq2seq.with_extra(tokens, extra, place=torch.tensor([[1], [3]]))
-    assert found.tolist() == [[1, 9, 5, 6, 7], [1, 5, 6, 8, 7]]
-
-
 def counts(source: Tensor, tokens: Tensor, step: int = -1) -> Tensor:
     """Look at the column that the number of the decoder step gives, whatever is read."""
     t = torch.arange(tokens.size(1)).expand_as(tokens)
