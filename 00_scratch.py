@@ -2,8 +2,8 @@
 
 A translator is turning "the black cat drinks the cold milk" into French and has written "le" so
 far. Before each of the next three words it looks back at the source. English says black cat, and
-French says chat noir, so it has to look at these two words in reverse order. Attention takes four
-steps: scores, weights, context, output. This script computes them, prints them, and draws them.
+French says chat noir, so the translator has to look at these two words in reverse order. Attention
+takes four steps: scores, weights, context, output. This script computes, prints and draws them.
 
     python 00_scratch.py      prints the four steps, draws assets/scratch_attention_weights.png
 
@@ -84,9 +84,9 @@ def final_output(
 
 # --- The worked example: "the black cat drinks" -> "chat noir boit" -------------------------------
 
-# What a trained encoder might know about each word: its grammar, its place in the sentence, its
-# meaning. A real encoder learns features without names. These have names, so that every score can
-# be checked by eye.
+# These features stand for what a trained encoder might know about each word: its grammar, its place
+# in the sentence and its meaning. A real encoder learns features without names. These have names,
+# so that every score can be checked by eye.
 FEATURES = ("noun", "adjective", "verb", "subject", "object", "animal", "liquid", "dark", "cold")
 SOURCE = {
     "the": ("subject",),
@@ -96,9 +96,9 @@ SOURCE = {
     "the ": ("object",),  # the second one; the space keeps the two apart
     "cold": ("adjective", "object", "cold"),
     "milk": ("noun", "object", "liquid"),
-    "PAD": (),  # pads the sentence to the longest of its batch, and must get no weight
+    "PAD": (),  # pads a sentence to the longest in its batch, and must get no weight
 }
-# What the decoder asks for before it writes each word: it knows the grammar, but not yet the word.
+# What the decoder asks for before it writes each word. It knows the grammar, but not yet the word.
 ASKED = {"chat": ("noun", "subject"), "noir": ("adjective", "subject"), "boit": ("verb",)}
 TARGETS = {
     "chat": ("noun", "animal"),

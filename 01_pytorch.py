@@ -66,7 +66,7 @@ class Settings:
     """The settings of a model and its training. Each is a flag, too: max_length is --max-length."""
 
     task: str = setting("reverse", "what to do with a string")
-    alphabet: str = setting("abcdefghijklmnopqrstuvwxyz", "the symbols")
+    alphabet: str = setting("abcdefghijklmnopqrstuvwxyz", "the symbols that strings are made of")
     min_length: int = setting(1, "symbols in the shortest string")
     max_length: int = setting(16, "symbols in the longest string")
     encoder: str = setting("bidirectional", "how the source is read")
@@ -80,7 +80,7 @@ class Settings:
     lr: float = setting(0.03, "peak learning rate")
     teacher_forcing: float = setting(1.0, "probability, in training, of the true previous symbol")
     noise: float = setting(0.2, "probability, in training, of a random previous symbol")
-    seed: int = setting(0, "fixes the parameters, the training strings and the noise")
+    seed: int = setting(0, "fixes the initial parameters, the training strings and the noise")
     device: str = setting("cpu", "the device that PyTorch runs on: cpu, cuda, mps")
 
 
@@ -189,7 +189,7 @@ def dot_score(query: Tensor, keys: Tensor) -> Tensor:
 
 
 class AdditiveScore(nn.Module):
-    """Score each pair by a small network (Bahdanau et al. 2015, appendix A.1.2).
+    """Score each pair with a small network (Bahdanau et al. 2015, appendix A.1.2).
 
     Their query is the decoder's state before the step. Ours is h_t, the state of the step itself.
     """
@@ -213,7 +213,7 @@ def uniform_score(query: Tensor, keys: Tensor) -> Tensor:
 
 Score = Callable[[Tensor, Tensor], Tensor]  # (query, keys) -> scores
 
-# What makes the score, given the size of a state. To add a score, add a line.
+# Each entry makes a score, given the size of a state. To add a score, add a line.
 SCORES: dict[str, Callable[[int], Score | None]] = {
     "dot": lambda hidden_size: dot_score,
     "additive": AdditiveScore,
@@ -246,8 +246,8 @@ class DecoderOutput(NamedTuple):
 class AttnDecoderRNN(nn.Module):
     """A GRU decoder that looks back at the keys before it writes each symbol (Luong et al. 2015).
 
-    Without attention, weights and context are zero: it learns about the source only from its first
-    state, which is the encoder's last one (Sutskever et al. 2014).
+    Without attention, weights and context are zero, and it learns about the source only from its
+    first state, which is the encoder's last one (Sutskever et al. 2014).
     """
 
     def __init__(self, settings: Settings, embedding: nn.Embedding) -> None:
@@ -318,7 +318,7 @@ def previous_tokens(target: Tensor) -> Tensor:
 def with_noise(tokens: Tensor, settings: Settings) -> Tensor:
     """Replace some symbols by random ones, but not PAD, SOS and EOS: (B, T) -> (B, T).
 
-    The decoder can then not rely on the previous symbol to find its position. Noise of this kind is
+    The decoder then cannot rely on the previous symbol to find its position. Noise of this kind is
     due to Xie et al. 2017, arXiv:1703.02573.
     """
     is_replaced = torch.rand(tokens.shape, device=tokens.device) < settings.noise
@@ -378,7 +378,8 @@ def train(model: Seq2Seq, settings: Settings) -> Iterator[tuple[int, float, floa
         # 3. The loss: cross-entropy per symbol; EOS counts, PAD does not. It knows nothing of
         # positions. Where to look is learnt, because each step of attention can be differentiated.
         loss = F.cross_entropy(logits.flatten(0, 1), target.flatten(), ignore_index=PAD)
-        # 4. The gradient, scaled down if its norm exceeds 1: a recurrent network's can be huge.
+        # 4. The gradient, scaled down if its norm exceeds 1, since it can be very large in a
+        # recurrent network.
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), max_norm=1)
@@ -428,7 +429,7 @@ def decode_while_reading(model: Seq2Seq, source: Tensor, read: Tensor) -> tuple[
 
 
 def evaluation_strings(settings: Settings, count: int = 2000) -> Tensor:
-    """Draw the strings of the evaluation, (B, S): the same for every seed, apart from training."""
+    """Draw the strings of the evaluation, (B, S): for every seed the same, not those of training."""
     return sample_sources(settings, count, torch.Generator().manual_seed(987654321))
 
 
@@ -553,8 +554,8 @@ READABLE = 24  # with more symbols than that, a matrix has no labels and no ring
 def draw_matrix(axes: Axes, decoded: Decoded, num_rows: int | None = None) -> AxesImage:
     """Draw attention weights: a row for each decoder step, a column for each source symbol.
 
-    A ring marks the source position from which an output symbol should come, so that a picture that
-    is one column off can be seen to be. Only the first `num_rows` rows are filled, by default all.
+    A ring marks the source position from which an output symbol should come, so that one can see
+    when a picture is one column off. Only the first `num_rows` rows are filled, by default all.
     """
     num_rows = len(decoded.written) if num_rows is None else num_rows
     weights = decoded.weights.copy()
@@ -586,9 +587,10 @@ def draw_attention(decoded: Decoded) -> Figure:
 
 
 def animate_decoding(decoded: Decoded) -> Callable[[Path], None]:
-    """Animate how the decoder writes a word, a symbol a second; return what writes the GIF.
+    """Animate how the decoder writes a word; return a function that writes the GIF.
 
-    It has at most 16 frames, rests on the last one for three seconds, and starts again.
+    It shows a symbol a second in at most 16 frames, rests on the last one for three seconds, and
+    starts again.
     """
     figure = Figure(figsize=(8, 4), dpi=100, layout="constrained")
     canvas = FigureCanvasAgg(figure)
@@ -657,9 +659,9 @@ class Experiment(NamedTuple):
 def one_letter_too_many(model: Seq2Seq, settings: Settings, count: int = 500) -> dict[str, float]:
     """Let the decoder read the true symbols, but somewhere among them one that the string lacks.
 
-    From there on, one that counts its steps is one column further in every row; one that searches
-    for what it has read is in the same column as without the extra symbol after the same symbol was
-    read. Returns both percentages, of the rows after the extra one. No symbol occurs twice.
+    From there on, a decoder that counts its steps looks one column further in every row. One that
+    searches for what it has read looks where it looked, without the extra symbol, after the same
+    symbol. Returns both percentages, of the rows after the extra symbol. No symbol occurs twice.
     """
     generator = torch.Generator().manual_seed(1)
     length = min(settings.max_length, len(settings.alphabet) - 1)
@@ -684,7 +686,7 @@ def one_letter_too_many(model: Seq2Seq, settings: Settings, count: int = 500) ->
     }
 
 
-WORD, READINGS = "copyright", ("thgirypoc", "thgairypoc")  # the second has an a too many
+WORD, READINGS = "copyright", ("thgirypoc", "thgairypoc")  # the second has one a too many
 
 
 def measure(settings: Settings) -> dict:
@@ -751,7 +753,7 @@ def run_jobs(jobs: dict[tuple[str, int], Settings]) -> Iterator[tuple[tuple[str,
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(mp_context=context, initializer=start_worker)
     try:
-        # One worker first: if it cannot start, one message says why.
+        # Start one worker first: if it cannot start, a single message says why.
         with interrupts_ignored():
             first = pool.submit(os.getpid)
         first.result()
@@ -813,7 +815,7 @@ def run_experiment(name: str, settings: Settings, num_runs: int, folder: Path) -
         for model, changes in experiment.models.items()
         for seed in seeds
     }
-    # Long ones first, so that all cores end together.
+    # Start the long jobs first, so that all cores end together.
     jobs = dict(sorted(jobs.items(), key=lambda job: -job[1].steps))
     start, finished = time.perf_counter(), {}
     for (model, seed), one_run in run_jobs(jobs):
@@ -891,7 +893,7 @@ def draw_alignment(runs_of: dict[str, list[dict]]) -> Figure:
     return figure
 
 
-# The bottleneck compares all models with the encoder and the noise that suit one vector best.
+# The bottleneck compares models that have the encoder and the noise that suit one vector best.
 FORWARD = {"encoder": "forward", "noise": 0.0}
 ONE_VECTOR = {**FORWARD, "attention": "none"}
 # The encoder that one writes first, with gates and embeddings as PyTorch starts them.

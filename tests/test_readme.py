@@ -225,6 +225,6 @@ def test_a_range_in_the_text_is_that_of_the_committed_runs() -> None:
     low, high = extremes("history", dot, "steps to 90%")
     assert f"it needs {low} to {high} training steps" in TEXT
     low, high = extremes("history", additive, "steps to 90%")
-    assert f"additive {low} to {high}, and" in TEXT
+    assert f"the additive one {low} to {high}, and" in TEXT
     worst, _ = extremes("bottleneck", "default, 400 steps", AT_17)
     assert f"the worst gets {worst}%" in TEXT
