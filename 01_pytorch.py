@@ -318,8 +318,8 @@ def previous_tokens(target: Tensor) -> Tensor:
 def with_noise(tokens: Tensor, settings: Settings) -> Tensor:
     """Replace some symbols by random ones, but not PAD, SOS and EOS: (B, T) -> (B, T).
 
-    The decoder then cannot rely on the previous symbol to find its position. Noise of this kind is
-    due to Xie et al. 2017, arXiv:1703.02573.
+    The decoder then cannot safely rely on the previous symbol to find its position. Noise of this
+    kind is due to Xie et al. 2017, arXiv:1703.02573.
     """
     is_replaced = torch.rand(tokens.shape, device=tokens.device) < settings.noise
     end = FIRST_SYMBOL + len(settings.alphabet)
@@ -429,7 +429,7 @@ def decode_while_reading(model: Seq2Seq, source: Tensor, read: Tensor) -> tuple[
 
 
 def evaluation_strings(settings: Settings, count: int = 2000) -> Tensor:
-    """Draw the strings of the evaluation, (B, S): for every seed the same, not those of training."""
+    """Draw the strings of the evaluation, (B, S), which are the same for every seed."""
     return sample_sources(settings, count, torch.Generator().manual_seed(987654321))
 
 
@@ -660,7 +660,7 @@ def one_letter_too_many(model: Seq2Seq, settings: Settings, count: int = 500) ->
     """Let the decoder read the true symbols, but somewhere among them one that the string lacks.
 
     From there on, a decoder that counts its steps looks one column further in every row. One that
-    searches for what it has read looks where it looked, without the extra symbol, after the same
+    follows what it reads soon looks where it looked, without the extra symbol, after the same
     symbol. Returns both percentages, of the rows after the extra symbol. No symbol occurs twice.
     """
     generator = torch.Generator().manual_seed(1)

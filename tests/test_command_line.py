@@ -136,6 +136,8 @@ def test_every_flag_arrives_and_help_tells_each_default(
 ) -> None:
     seq2seq.main(["--assets", str(tmp_path)])
     assert started["settings"] == seq2seq.Settings() and started["word"] == "attention"
+    seq2seq.main(["--max-length", "8", "--assets", str(tmp_path)])
+    assert started["word"] == "abcdefgh", "attention is too long"
     values = {"task": "copy", "alphabet": "xyz", "min_length": 8, "max_length": 8}
     values |= {"encoder": "forward", "gates": "usual", "attention": "additive", "hidden_size": 6}
     values |= {"embedding_size": 4, "embedding_std": 1.5, "batch_size": 5, "lr": 0.01, "steps": 4}
@@ -156,23 +158,6 @@ def test_every_flag_arrives_and_help_tells_each_default(
     for field in dataclasses.fields(seq2seq.Settings):
         flag = f"--{field.name.replace('_', '-')} "
         assert re.search(rf"{flag}[^(]*\(default: {re.escape(str(field.default))}\)", told), flag
-
-
-@pytest.mark.parametrize(
-    ("changes", "word"),
-    [
-        ({"max_length": 9, "min_length": 9}, "attention"),
-        ({"max_length": 8}, "abcdefgh"),
-        ({"min_length": 10, "max_length": 12}, "abcdefghijkl"),
-        ({"alphabet": "01", "max_length": 10}, "0101010101"),
-        ({"alphabet": "atenio", "max_length": 10}, "attention"),
-    ],
-)
-def test_the_word_is_attention_or_else_one_that_fits(
-    started: dict, tmp_path: Path, changes: dict[str, object], word: str
-) -> None:
-    seq2seq.main([*flags(changes), "--assets", str(tmp_path)])
-    assert started["word"] == word
 
 
 @pytest.mark.parametrize(

@@ -200,7 +200,8 @@ SAID = [  # a sentence in which each number is the median of a model's column
     ("gets as far as {} letters,", "bottleneck", ["uniform attention, 400 steps"], [LENGTH]),
     ("dot attention gets as far as {}.", "bottleneck", ["dot attention, 400 steps"], [LENGTH]),
     ("no better than no attention, {}.", "bottleneck", [VECTOR[1]], [LENGTH]),
-    ("the default still gets {}% of the", "bottleneck", ["default, 400 steps"], [AT_17]),
+    ("training steps, still gets {}% of the", "bottleneck", ["default, 400 steps"], [AT_17]),
+    ("alignment is {}%.)", "bottleneck", ["dot attention, 400 steps"], ["alignment"]),
     ("at 18 {}%, at 19 almost none", "bottleneck", ["default, 400 steps"], [AT_18]),
 ]
 
