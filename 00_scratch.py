@@ -11,14 +11,19 @@ Shapes: S source words, T queries, d features of a word, V target words.
 """
 
 import argparse
+import os
 import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-import matplotlib.style
 import numpy as np
+
+# MPLBACKEND may name a back end that is not installed, and the import below would fail.
+if "IPython" not in sys.modules:
+    os.environ.pop("MPLBACKEND", None)
+import matplotlib.style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 

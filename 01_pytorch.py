@@ -31,16 +31,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import matplotlib.style
 import numpy as np
 import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+# MPLBACKEND may name a back end that is not installed, and the import below would fail.
+if "IPython" not in sys.modules:
+    os.environ.pop("MPLBACKEND", None)
+import matplotlib.style
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from PIL import Image  # Pillow, which comes with Matplotlib
-from torch import Tensor, nn
-from torch.nn import functional as F
 
 # --- Task and settings ----------------------------------------------------------------------------
 
