@@ -115,7 +115,7 @@ def source_positions(source: Tensor, task: str) -> Tensor:
     lengths = lengths_of(source)
     t = torch.arange(source.size(1) + 1, device=source.device)
     positions = TASKS[task](lengths, t).expand(len(source), -1)
-    is_inside = (positions >= 0) & (positions < lengths)
+    is_inside = (positions >= 0) & (positions < lengths) & (t < lengths)
     has_ended = (~is_inside).cumsum(dim=1) > 0
     return positions.masked_fill(has_ended, -1)
 
@@ -748,8 +748,10 @@ def start_worker() -> None:
 def interrupts_ignored() -> Iterator[None]:
     """Ignore Ctrl-C for a moment; processes that are started now ignore it for good."""
     handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    yield
-    signal.signal(signal.SIGINT, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 def run_jobs(jobs: dict[tuple[str, int], Settings]) -> Iterator[tuple[tuple[str, int], dict]]:
