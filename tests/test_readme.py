@@ -202,7 +202,7 @@ SAID = [  # a sentence in which each number is the median of a model's column
     ("no better than no attention, {}.", "bottleneck", [VECTOR[1]], [LENGTH]),
     ("training steps, still gets {}% of the", "bottleneck", ["default, 400 steps"], [AT_17]),
     ("alignment is {}%.)", "bottleneck", ["dot attention, 400 steps"], ["alignment"]),
-    ("at 18 {}%, at 19 almost none", "bottleneck", ["default, 400 steps"], [AT_18]),
+    ("It gets {}% at 18 letters", "bottleneck", ["default, 400 steps"], [AT_18]),
 ]
 
 
