@@ -11,19 +11,12 @@ Shapes: S source words, T queries, d features of a word, V target words.
 """
 
 import argparse
-import os
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
-
-# MPLBACKEND may name a back end that is not installed, and the import below would fail.
-if "IPython" not in sys.modules:
-    os.environ.pop("MPLBACKEND", None)
 import matplotlib.style
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -73,16 +66,20 @@ def dot_product_attention(
     return context, weights
 
 
+def attentional_state(context: np.ndarray, query: np.ndarray, W_c: np.ndarray) -> np.ndarray:
+    """Combine what was found with what was asked for (Luong et al. 2015, equation 5).
+
+    Shapes: context c_t and query h_t (T, d), W_c (d, 2d). Returns (T, d).
+    """
+    found_and_asked = np.concatenate([context, query], axis=-1)  # [c_t ; h_t]  (T, 2d)
+    return np.tanh(found_and_asked @ W_c.T)  # tanh(W_c [c_t ; h_t])            (T, d)
+
+
 def final_output(
     context: np.ndarray, query: np.ndarray, W_c: np.ndarray, W_s: np.ndarray
 ) -> np.ndarray:
-    """Combine what was found with what was asked for, and predict the next word.
-
-    Luong et al. 2015, equations 5 and 6. Shapes: context c_t and query h_t (T, d), W_c (d, 2d),
-    W_s (V, d). Returns probabilities, (T, V).
-    """
-    found_and_asked = np.concatenate([context, query], axis=-1)  # [c_t ; h_t]  (T, 2d)
-    attentional = np.tanh(found_and_asked @ W_c.T)  # tanh(W_c [c_t ; h_t])     (T, d)
+    """Predict the next word (Luong et al. 2015, equation 6): W_s (V, d) -> probabilities (T, V)."""
+    attentional = attentional_state(context, query, W_c)
     logits = attentional @ W_s.T  # W_s tanh(W_c [c_t ; h_t])                   (T, V)
     return softmax(logits)  # p(y_t) = softmax(W_s tanh(W_c [c_t ; h_t]))       (T, V)
 
@@ -98,7 +95,7 @@ SOURCE = {
     "black": ("adjective", "subject", "dark"),
     "cat": ("noun", "subject", "animal"),
     "drinks": ("verb",),
-    "the ": ("object",),  # the second one; the space keeps the two apart
+    "the (2)": ("object",),
     "cold": ("adjective", "object", "cold"),
     "milk": ("noun", "object", "liquid"),
     "PAD": (),  # pads a sentence to the longest in its batch, and must get no weight
@@ -114,69 +111,50 @@ TARGETS = {
 }
 
 
-class Example(NamedTuple):
-    """The numbers of the four steps."""
-
-    query: np.ndarray  # h_t, (T, d)
-    keys: np.ndarray  # h_s, (S, d)
-    scores: np.ndarray  # h_t . h_s, before the mask, (T, S)
-    weights: np.ndarray  # alpha_ts, (T, S)
-    context: np.ndarray  # c_t, (T, d)
-    W_s: np.ndarray  # (V, d)
-    with_context: np.ndarray  # probabilities of the next word, (T, V)
-    without_context: np.ndarray  # the same with zeros in place of c_t, (T, V)
-
-
 def feature_vectors(words: dict[str, tuple[str, ...]]) -> np.ndarray:
     """Return a row for each word, a column for each feature: 1 where the word has it, else 0."""
     return np.array([[float(name in features) for name in FEATURES] for features in words.values()])
 
 
-def worked_example() -> Example:
-    """Compute the four steps for the three queries, and check the matrices against the loop."""
-    # The factor 2 makes all scores larger, and so the weights sharper.
-    query = 2 * feature_vectors(ASKED)
+def worked_example() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return query (T, d), keys (S, d), mask (S,), W_c (d, 2d) and W_s (V, d)."""
+    query = 2 * feature_vectors(ASKED)  # the 2 makes all scores larger, and so the weights sharper
     keys = feature_vectors(SOURCE)
     mask = np.array([word != "PAD" for word in SOURCE])
-    context, weights = dot_product_attention(query, keys, mask)
-    for t in range(len(query)):
-        context_by_loop, weights_by_loop = attention_for_one_query(query[t], keys[mask])
-        assert np.allclose(context_by_loop, context[t])
-        assert np.allclose(weights_by_loop, weights[t, mask])
     # A decoder learns these two matrices. Here W_c, set by hand, adds c_t and h_t, and W_s has a
     # row for each target word: 3 where the word has a feature, else 0.
     W_c = np.hstack([np.eye(len(FEATURES)), np.eye(len(FEATURES))])
     W_s = 3 * feature_vectors(TARGETS)
-    with_context = final_output(context, query, W_c, W_s)
-    without_context = final_output(np.zeros_like(context), query, W_c, W_s)
-    scores = query @ keys.T
-    return Example(query, keys, scores, weights, context, W_s, with_context, without_context)
+    return query, keys, mask, W_c, W_s
 
 
 # --- Report and figure ----------------------------------------------------------------------------
 
 
-def report(example: Example) -> str:
-    """Return the four steps for "chat", and what the mask is good for."""
-    lines = ['For "chat", the query h_t asks for the noun in the subject.']
-    lines += ["Steps 1 and 2, scores h_t . h_s and their softmax, PAD masked:"]
-    for word, score, weight in zip(SOURCE, example.scores[0], example.weights[0], strict=True):
-        lines += [f"  {word:<9}  score {score:.0f}  weight {weight:.3f}"]
-    lines += ["Step 3, the context c_t, the weighted sum of the h_s, beside the query h_t:"]
-    for name, h, c in zip(FEATURES, example.query[0], example.context[0], strict=True):
-        lines += [f"  {name:<9}  h_t {h:.0f}  c_t {c:.3f}"]
-    lines += ["Step 4, the probability of the next word, with c_t and with zeros in its place:"]
-    probabilities = example.with_context[0], example.without_context[0]
-    for word, found, zeros in zip(TARGETS, *probabilities, strict=True):
-        lines += [f"  {word:<9}  {found:.3f}  {zeros:.3f}"]
-    _, unmasked = dot_product_attention(example.query, example.keys)
-    lines += [f"Without the mask, PAD would get a weight of {unmasked[0, -1]:.3f}."]
-    return "\n".join(lines)
-
-
 def as_text(value: float) -> str:
     """Return a number with three decimals, or with none if it is whole."""
     return f"{value:.3f}" if value % 1 else f"{value:.0f}"
+
+
+def report() -> str:
+    """Return the four steps for "chat", the first query, and what the mask does."""
+    query, keys, mask, W_c, W_s = worked_example()
+    context, weights = dot_product_attention(query, keys, mask)
+    lines = ['For "chat", the query h_t asks for the noun in the subject.']
+    lines += ["Steps 1 and 2, scores h_t . h_s and their softmax, PAD masked:"]
+    for word, score, weight in zip(SOURCE, keys @ query[0], weights[0], strict=True):
+        lines += [f"  {word:<9}  score {as_text(score)}  weight {weight:.3f}"]
+    lines += ["Step 3, the context c_t, the weighted sum of the h_s, beside the query h_t:"]
+    for name, h, c in zip(FEATURES, query[0], context[0], strict=True):
+        lines += [f"  {name:<9}  h_t {as_text(h)}  c_t {as_text(c)}"]
+    lines += ["Step 4, the probability of the next word, with c_t and with zeros in its place:"]
+    found = final_output(context, query, W_c, W_s)[0]
+    zeros = final_output(np.zeros_like(context), query, W_c, W_s)[0]
+    for word, with_context, without_context in zip(TARGETS, found, zeros, strict=True):
+        lines += [f"  {word:<9}  {with_context:.3f}  {without_context:.3f}"]
+    _, unmasked = dot_product_attention(query, keys)
+    lines += [f"Without the mask, PAD would get a weight of {unmasked[0, -1]:.3f}."]
+    return "\n".join(lines)
 
 
 def draw_numbers(axes: Axes, values: np.ndarray, labels: list[str], highest: float) -> None:
@@ -190,47 +168,54 @@ def draw_numbers(axes: Axes, values: np.ndarray, labels: list[str], highest: flo
     axes.set(xticks=[], yticks=range(len(labels)), yticklabels=labels)
 
 
-def draw_bars(axes: Axes, values: np.ndarray, title: str, colour: str) -> None:
-    """Draw a bar and a number for each row of the matrix to the left."""
+def draw_bars(axes: Axes, values: np.ndarray, labels: list[str], colour: str) -> None:
+    """Draw a bar and its label for each row of the matrix to the left."""
     bars = axes.barh(range(len(values)), values, color=colour)
-    axes.bar_label(bars, [as_text(value) for value in values], size=9, padding=2)
+    axes.bar_label(bars, labels, size=9, padding=2)
     axes.set(ylim=(len(values) - 0.5, -0.5), xlim=(0, 1.7 * values.max()), xticks=[], yticks=[])
-    axes.set_title(title, size=10)
 
 
-def draw_example(example: Example) -> Figure:
+def draw_example() -> Figure:
     """Draw the four steps for "chat" from top to bottom, then the attention matrix."""
-    figure = Figure(figsize=(8, 9.5), dpi=150, layout="constrained")
-    panels = figure.subplot_mosaic(
-        [
-            ["query", ".", "."],
-            ["keys", "scores", "weights"],
-            ["context", ".", "."],
-            ["W_s", "with", "without"],
-            ["matrix", "matrix", "matrix"],
-        ],
-        width_ratios=[9, 2.5, 2.5],
-        height_ratios=[1, 8, 2, 5, 4],
-    )
-    query, context = example.query[:1], example.context[:1]
-    draw_numbers(panels["query"], query, ["$h_t$"], highest=3)
-    draw_numbers(panels["keys"], example.keys, list(SOURCE), highest=3)
-    draw_bars(panels["scores"], example.scores[0], "1. scores\n$h_t \\cdot h_s$", "#0072B2")
-    draw_bars(panels["weights"], example.weights[0], "2. weights\n$\\alpha_{ts}$", "#E69F00")
-    combined = np.vstack([context, np.tanh(context + query)])
-    draw_numbers(panels["context"], combined, ["$c_t$", "$\\tanh(c_t + h_t)$"], highest=3)
-    draw_numbers(panels["W_s"], example.W_s, list(TARGETS), highest=3)
-    draw_bars(panels["with"], example.with_context[0], "4. next word", "#E69F00")
-    draw_bars(panels["without"], example.without_context[0], "if $c_t$ were 0", "0.7")
-    draw_numbers(panels["matrix"], example.weights, list(ASKED), highest=1)
+    query, keys, mask, W_c, W_s = worked_example()
+    context, weights = dot_product_attention(query, keys, mask)
+    figure = Figure(figsize=(8, 10.5), dpi=150, layout="constrained")
+    rows = [["query", ".", "."], ["keys", "scores", "weights"], ["context", ".", "."]]
+    rows += [["combined", ".", "."], ["W_s", "with", "without"], ["matrix"] * 3]
+    heights = [1, 8, 1, 1, 5, 4]
+    panels = figure.subplot_mosaic(rows, width_ratios=[9, 2.5, 2.5], height_ratios=heights)
+    blue, orange, grey = "#0072B2", "#E69F00", "0.7"
+    draw_numbers(panels["query"], query[:1], ["$h_t$"], highest=3)
     panels["query"].xaxis.tick_top()
     panels["query"].set_xticks(range(len(FEATURES)), FEATURES, size=9, rotation=30, ha="left")
+    # Steps 1 and 2.
+    scores = keys @ query[0]
+    labels = [as_text(score) for score in scores[mask]] + ["masked"]
+    draw_numbers(panels["keys"], keys, list(SOURCE), highest=3)
+    draw_bars(panels["scores"], scores, labels, blue)
+    draw_bars(panels["weights"], weights[0], [as_text(weight) for weight in weights[0]], orange)
+    # Steps 3 and 4.
+    draw_numbers(panels["context"], context[:1], ["$c_t$"], highest=3)
+    combined = attentional_state(context[:1], query[:1], W_c)
+    draw_numbers(panels["combined"], combined, ["$\\tanh$"], highest=3)
+    draw_numbers(panels["W_s"], W_s, list(TARGETS), highest=3)
+    found = final_output(context, query, W_c, W_s)[0]
+    zeros = final_output(np.zeros_like(context), query, W_c, W_s)[0]
+    draw_bars(panels["with"], found, [as_text(value) for value in found], orange)
+    draw_bars(panels["without"], zeros, [as_text(value) for value in zeros], grey)
+    # The attention matrix.
+    draw_numbers(panels["matrix"], weights, list(ASKED), highest=1)
     panels["matrix"].set_xticks(range(len(SOURCE)), SOURCE)
-    figure.colorbar(panels["matrix"].images[0], ax=panels["matrix"], label="weight")
     titles = {
+        "query": "query $h_t$: what the decoder asks for before it writes chat",
         "keys": "keys $h_s$: the features of each source word",
+        "scores": "1. scores\n$h_t \\cdot h_s$",
+        "weights": "2. weights\n$\\alpha_{ts}$",
         "context": "3. context $c_t$: the sum of the keys, each times its weight",
+        "combined": "4. $\\tanh(W_c [c_t ; h_t])$: what was found and what was asked for",
         "W_s": "$W_s$: the features of each French word, times 3",
+        "with": "next word",
+        "without": "if $c_t$ were 0",
         "matrix": "The attention matrix: step 2 for all three words",
     }
     for name, title in titles.items():
@@ -241,31 +226,29 @@ def draw_example(example: Example) -> Figure:
 # --- Command line ---------------------------------------------------------------------------------
 
 
-def save(write: Callable[[Path], None], path: Path) -> None:
-    """Write a file to `path`; an older one is replaced only when the new one is finished."""
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as folder:
-        unfinished = Path(folder) / path.name
-        write(unfinished)
-        unfinished.replace(path)
-    print(f"written: {path}", flush=True)
-
-
 def main(argv: list[str] | None = None) -> None:
-    """Compute the example, print its report, draw its figure."""
+    """Print the report, draw the figure."""
     script = Path(__file__).resolve()
-    description = "Dot-product attention on one worked example, printed and drawn."
-    parser = argparse.ArgumentParser(prog=script.name, description=description)
+    parser = argparse.ArgumentParser(prog=script.name, description=__doc__.splitlines()[0])
     where = "where the figure goes (default: assets/ beside the script)"
     parser.add_argument("--assets", metavar="DIR", default=script.parent / "assets", help=where)
-    folder = Path(parser.parse_args(argv).assets).expanduser()
-    example = worked_example()
-    print(report(example))
+    folder = Path(parser.parse_args(argv).assets)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with matplotlib.style.context("default"):  # whatever a matplotlibrc says
-            save(draw_example(example).savefig, folder / "scratch_attention_weights.png")
+        tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         parser.error(f"argument --assets: {error}")
+    print(report())
+    path = folder / "scratch_attention_weights.png"
+    try:
+        # An older figure is replaced only when the new one is finished.
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".") as unfinished:
+            with matplotlib.style.context("default"):  # whatever a matplotlibrc says
+                draw_example().savefig(Path(unfinished) / path.name)
+            (Path(unfinished) / path.name).replace(path)
+    except OSError as error:
+        parser.exit(1, f"{parser.prog}: error: {path}: {error.strerror or error}\n")
+    print(f"written to {folder}")
 
 
 if __name__ == "__main__":

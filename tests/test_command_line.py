@@ -3,44 +3,40 @@
 import dataclasses
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
+from unittest import mock
 
 import matplotlib
 import numpy as np
 import pytest
-from conftest import ROOT, SMALL, flags, scratch, seq2seq, small
+from lesson import ROOT, SMALL, flags, scratch, seq2seq, small
 from PIL import Image
-from torch import Tensor
 
 TINY = flags(SMALL)
-FIGURES = {
-    "00_scratch.py": {"scratch_attention_weights.png"},
-    "01_pytorch.py": {
-        *("pytorch_seq2seq_loss.png", "pytorch_attention_matrix.png", "pytorch_decoding.gif")
-    },
-}
+SCRATCH_FIGURES = {"scratch_attention_weights.png"}
+FIGURES = {"pytorch_seq2seq_loss.png", "pytorch_attention_matrix.png", "pytorch_decoding.gif"}
+SCRIPTS = [("00_scratch.py", scratch, SCRATCH_FIGURES), ("01_pytorch.py", seq2seq, FIGURES)]
 
 
 # Whole runs
 
 
-@pytest.mark.parametrize(
-    ("script", "module"), [("00_scratch.py", scratch), ("01_pytorch.py", seq2seq)]
-)
+@pytest.mark.parametrize(("script", "module", "names"), SCRIPTS)
 def test_a_script_prints_and_draws_the_same_whatever_surrounds_it(
-    tmp_path: Path, capsys: pytest.CaptureFixture, script: str, module: ModuleType
+    tmp_path: Path, capsys: pytest.CaptureFixture, script: str, module: ModuleType, names: set
 ) -> None:
-    given = flags({**SMALL, "alphabet": "абв", "max_length": 3}) if module is seq2seq else []
-    # From another folder, without a display, on a terminal that knows only ASCII, and with the
-    # back end of a notebook that is not installed here.
+    changes = {"alphabet": "абв", "max_length": 2, "hidden_size": 32, "steps": 40}
+    given = flags({**SMALL, **changes}) if module is seq2seq else []
+    # From another folder, without a display, on a terminal that knows only ASCII.
     (tmp_path / "naïve").mkdir()
     copy = Path(shutil.copy(ROOT / script, tmp_path / "naïve"))
     env = {name: value for name, value in os.environ.items() if name != "DISPLAY"}
-    env |= {"PYTHONIOENCODING": "ascii", "MPLBACKEND": "module://missing"}
+    env["PYTHONIOENCODING"] = "ascii"
     hostile = subprocess.run(
         [sys.executable, str(copy), *given],
         **{"cwd": tmp_path, "env": env, "capture_output": True, "text": True, "timeout": 120},
@@ -50,11 +46,11 @@ def test_a_script_prints_and_draws_the_same_whatever_surrounds_it(
     with matplotlib.rc_context({"image.origin": "lower", "text.usetex": True, "font.size": 30.0}):
         module.main([*given, "--assets", str(tmp_path / "a" / "b")])
     printed = capsys.readouterr().out.encode("ascii", "backslashreplace").decode()
-    told = [re.sub("training time: .*|written: .*", "", text) for text in (hostile.stdout, printed)]
+    told = [re.sub("training time: .*|written.*", "", text) for text in (hostile.stdout, printed)]
     assert told[0] == told[1]
     assets = tmp_path / "naïve" / "assets"
-    assert {path.name for path in assets.iterdir()} == FIGURES[script], "and no temporary file"
-    for name in FIGURES[script]:
+    assert {path.name for path in assets.iterdir()} == names, "and no temporary file"
+    for name in names:
         assert (assets / name).read_bytes() == (tmp_path / "a" / "b" / name).read_bytes()
         with Image.open(assets / name) as image:
             pixels = np.array(image.convert("RGB")).astype(int)
@@ -65,7 +61,9 @@ def test_a_run_shows_its_progress_and_ends_with_the_summary(
     tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     settings = small(steps=64, max_length=5, batch_size=32, hidden_size=32)
-    seq2seq.run(settings, "decade", None, tmp_path)
+    changed = {"steps": 64, "max_length": 5, "batch_size": 32, "hidden_size": 32}
+    given = ["--sequence", "decade", "--read", "fade", "--assets", str(tmp_path)]
+    seq2seq.main([*flags({**SMALL, **changed}), *given])
     lines = capsys.readouterr().out.splitlines()
     told = [re.fullmatch(r"step (\d+) of 64  loss (\d\.\d{4})  decade -> (.*)", x) for x in lines]
     told = {int(line[1]): line.groups()[1:] for line in told if line}
@@ -75,36 +73,21 @@ def test_a_run_shows_its_progress_and_ends_with_the_summary(
         if step in told:
             output = seq2seq.decode_word(model, "decade", settings).output
             assert told[step] == (f"{loss:.4f}", output)
-    found = seq2seq.evaluate(model, seq2seq.evaluation_strings(settings), "reverse")
-    percentages = [f"{value:.2f}%" for value in found.values()]
-    summary = lines[len(told) : len(told) + 3]
-    num_right = round(20 * found["exact match"])
-    assert summary[0] == f"exact match: {percentages[0]} ({num_right} of 2000 strings)"
-    beside = f"(one column left {percentages[2]}, right {percentages[3]})"
-    assert summary[1] == f"alignment: {percentages[1]} {beside}"
-    assert re.fullmatch(r"training time: \d+\.\d s", summary[2]) and found["exact match"] > 0
+    output = seq2seq.decode_word(model, "decade", settings, "fade").output
+    found = seq2seq.evaluate(model, seq2seq.evaluation_strings(settings), settings)
+    exact, letters, *percentages = found.values()
+    alignment, left, right = (f"{value:.2f}%" for value in percentages)
+    beside = f"one column left {left}, right {right}"
+    assert lines[17:20] == [
+        f"reads fade, writes {output}",
+        f"exact match: {exact:.2f}% ({round(20 * exact)} of 2000 strings)",
+        f"alignment: {alignment} of {letters} letters ({beside})",
+    ]
+    assert re.fullmatch(r"training time: \d+\.\d s", lines[20]) and exact > 0
+    assert lines[21:] == [f"written to {tmp_path}"]
 
 
-def test_read_decides_what_the_decoder_reads_and_the_report_says_both_strings(
-    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    drawn, draw = [], seq2seq.draw_attention
-    monkeypatch.setattr(
-        seq2seq, "draw_attention", lambda decoded: drawn.append(decoded) or draw(decoded)
-    )
-    seq2seq.main([*TINY, "--sequence", "abc", "--read", "fade", "--assets", str(tmp_path)])
-    settings = small()
-    model = seq2seq.Seq2Seq(settings)
-    list(seq2seq.train(model, settings))
-    tokens = seq2seq.tokens_of("fade", settings)
-    tokens = [[seq2seq.SOS, *tokens[0].tolist()]]
-    output = model(seq2seq.tokens_of("abc", settings), Tensor(tokens).long())
-    np.testing.assert_allclose(drawn[0].weights, output.weights[0].detach(), rtol=1e-5)
-    assert f"reads fade, writes {drawn[0].output}" in capsys.readouterr().out.splitlines()
-    assert (drawn[0].word, drawn[0].read) == ("abc", ["SOS", *"fade"])
-
-
-def test_without_attention_there_is_no_matrix_and_the_old_one_stays(
+def test_without_attention_there_is_no_alignment_and_no_matrix_and_the_old_one_stays(
     tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     old = tmp_path / "pytorch_attention_matrix.png"
@@ -120,42 +103,39 @@ def test_without_attention_there_is_no_matrix_and_the_old_one_stays(
 
 
 @pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
+def started(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """Start no run: keep what it would have been started with."""
-    kept = {}
-    names = "settings", "word", "read", "folder"
-    monkeypatch.setattr(seq2seq, "run", lambda *args: kept.update(zip(names, args, strict=True)))
-    names_too = "experiment", "settings", "num_runs", "folder"
-    monkeypatch.setattr(
-        seq2seq, "run_experiment", lambda *args: kept.update(zip(names_too, args, strict=True))
-    )
+    kept = []
+    for name in ("run", "run_experiment"):
+        monkeypatch.setattr(seq2seq, name, lambda *given: kept.append(given[:-1]) or True)
     return kept
 
 
 def test_every_flag_arrives_and_help_tells_each_default(
-    started: dict, tmp_path: Path, capsys: pytest.CaptureFixture
+    started: list, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seq2seq.main(["--assets", str(tmp_path)])
-    assert started["settings"] == seq2seq.Settings() and started["word"] == "attention"
-    seq2seq.main(["--max-length", "8", "--assets", str(tmp_path)])
-    assert started["word"] == "abcdefgh", "attention is too long"
+    assets = ["--assets", str(tmp_path)]
     values = {"task": "copy", "alphabet": "xyz", "min_length": 8, "max_length": 8}
-    values |= {"encoder": "forward", "gates": "usual", "attention": "additive", "hidden_size": 6}
+    values |= {"encoder": "forward", "gates": "usual", "attention": "additive", "hidden_size": 63}
     values |= {"embedding_size": 4, "embedding_std": 1.5, "batch_size": 5, "lr": 0.01, "steps": 4}
     values |= {"teacher_forcing": 0.5, "noise": 0.9, "seed": 2**32 - 1}
-    words = ["--sequence", "zyx", "--read", "xx", "--assets", str(tmp_path)]
-    seq2seq.main([*flags(values), *words])
-    expected = {"word": "zyx", "read": "xx", "folder": tmp_path}
-    assert started == {"settings": seq2seq.Settings(**values), **expected}
-    for words, num_runs in (([], 10), (["--runs", "3"], 3)):
-        seq2seq.main(["--experiment", "history", *words, "--assets", str(tmp_path)])
-        assert (started["experiment"], started["num_runs"]) == ("history", num_runs)
-    seq2seq.main(["--assets", "~/../" + str(tmp_path / "figures")])
-    assert "~" not in str(started["folder"]) and (tmp_path / "figures").is_dir()
+    seq2seq.main(assets)
+    seq2seq.main(["--max-length", "8", *assets])
+    seq2seq.main([*flags(values), "--sequence", "zyx", "--read", "xx", *assets])
+    seq2seq.main(["--experiment", "speed", *assets])
+    seq2seq.main(["--experiment", "speed", "--seed", str(2**32 - 3), "--runs", "3", *assets])
+    assert started == [
+        (seq2seq.Settings(), "attention", None),
+        (seq2seq.Settings(max_length=8), "abcdefgh", None),  # attention is too long
+        (seq2seq.Settings(**values), "zyx", "xx"),
+        ("speed", range(5), "cpu"),
+        ("speed", range(2**32 - 3, 2**32), "cpu"),
+    ]
+    monkeypatch.setenv("COLUMNS", "200")
     with pytest.raises(SystemExit) as stopped:
         seq2seq.main(["--help"])
     told = " ".join(capsys.readouterr().out.split())
-    assert stopped.value.code == 0 and told.startswith("usage: 01_pytorch.py")
+    assert stopped.value.code == 0 and " usage: 01_pytorch.py" in told
     for field in dataclasses.fields(seq2seq.Settings):
         flag = f"--{field.name.replace('_', '-')} "
         assert re.search(rf"{flag}[^(]*\(default: {re.escape(str(field.default))}\)", told), flag
@@ -167,33 +147,36 @@ def test_every_flag_arrives_and_help_tells_each_default(
         ("--steps", "--steps=0"),
         ("--batch-size", "--batch-size=1.5"),
         ("--lr", "--lr=nan"),
+        ("--embedding-std", "--embedding-std=inf"),
         ("--noise", "--noise=1.1"),
         ("--seed", f"--seed={2**32}"),
         ("--attention", "--attention=genral"),
         ("--device", "--device=nowhere"),
         ("--hidden-size", "--hidden-size=63"),
         ("--min-length", "--min-length=17"),
+        ("--max-length", "--max-length=0"),
         ("--max-length", "--max-length=513"),
         ("--alphabet", "--alphabet=aba"),
         ("--alphabet", "--alphabet=ab\tc"),
-        ("--sequence", "--sequence=héllo"),
         ("--sequence", "--sequence=" + "a" * 513),
+        ("--sequence", "--sequence=abc --experiment=speed"),
         ("--read", "--read="),
-        ("--read", "--read=A"),
-        ("--read", "--experiment=alignment --read=abc"),
-        ("--lr", "--experiment=history --lr=0.1"),
+        ("--read", "--read=w0rld"),
+        ("--lr", "--experiment=speed --lr=0.1"),
         ("--runs", "--runs=2"),
+        ("--runs", f"--experiment=speed --seed={2**32 - 4}"),
         ("--step", "--step=3"),
     ],
 )
 def test_a_bad_value_is_refused_by_name_before_anything_starts(
-    started: dict, tmp_path: Path, capsys: pytest.CaptureFixture, flag: str, command: str
+    started: list, tmp_path: Path, capsys: pytest.CaptureFixture, flag: str, command: str
 ) -> None:
     with pytest.raises(SystemExit) as stopped:
         seq2seq.main([*command.split(" "), "--assets", str(tmp_path / "figures")])
     error = capsys.readouterr().err
-    assert stopped.value.code == 2 and error.startswith("usage: ") and error.isascii()
+    assert stopped.value.code == 2 and error.startswith("usage: ")
     assert re.search(rf"error: .*{flag}\b", error.splitlines()[-1])
+    assert "--read=w0rld" not in command or error.endswith("symbols outside --alphabet: 0\n")
     assert not started and not (tmp_path / "figures").exists()
 
 
@@ -202,7 +185,7 @@ def test_a_bad_value_is_refused_by_name_before_anything_starts(
 
 @pytest.mark.parametrize("module", [scratch, seq2seq])
 def test_a_folder_that_cannot_be_written_is_refused(
-    started: dict, tmp_path: Path, capsys: pytest.CaptureFixture, module: ModuleType
+    started: list, tmp_path: Path, capsys: pytest.CaptureFixture, module: ModuleType
 ) -> None:
     (tmp_path / "a_file").write_text("here first")
     with pytest.raises(SystemExit) as stopped:
@@ -211,22 +194,30 @@ def test_a_folder_that_cannot_be_written_is_refused(
     assert not started and [path.name for path in tmp_path.iterdir()] == ["a_file"]
 
 
-@pytest.mark.parametrize(
-    ("module", "name", "words"),
-    [(scratch, "scratch_attention_weights.png", []), (seq2seq, "pytorch_seq2seq_loss.png", TINY)],
-)
-def test_a_write_that_fails_keeps_the_old_figure_and_leaves_nothing_behind(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str, words: list[str]
+@pytest.mark.parametrize(("script", "module", "names"), SCRIPTS)
+def test_a_figure_that_cannot_be_written_is_one_line_and_the_others_are_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture, script: str, module: ModuleType, names: set
 ) -> None:
-    def full_disk(figure: object, path: Path) -> None:
-        path.write_bytes(b"half a fig")
-        raise OSError(28, "No space left on device")
+    savefig = module.Figure.savefig
+    victim = min(name for name in names if name.endswith(".png"))
 
-    (tmp_path / name).write_bytes(b"old")
-    monkeypatch.setattr(module.Figure, "savefig", full_disk)
-    with pytest.raises((OSError, SystemExit), match=r"No space left|^2$"):
-        module.main([*words, "--assets", str(tmp_path)])
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {name: b"old"}
+    def full_disk(figure: object, path: object, **options: object) -> None:
+        if Path(str(path)).name == victim:
+            Path(path).write_bytes(b"half a fig")
+            raise OSError(28, "No space left on device")
+        savefig(figure, path, **options)
+
+    (tmp_path / victim).write_bytes(b"old")
+    with (
+        mock.patch.object(module.Figure, "savefig", full_disk),
+        pytest.raises(SystemExit) as stopped,
+    ):
+        module.main([*(TINY if module is seq2seq else []), "--assets", str(tmp_path)])
+    _, error = capsys.readouterr()
+    assert stopped.value.code == 1
+    assert error == f"{script}: error: {tmp_path / victim}: No space left on device\n"
+    assert {path.name for path in tmp_path.iterdir()} == names
+    assert (tmp_path / victim).read_bytes() == b"old"
 
 
 def test_a_training_that_diverges_ends_with_one_line(
@@ -237,3 +228,28 @@ def test_a_training_that_diverges_ends_with_one_line(
     error = capsys.readouterr().err
     assert stopped.value.code == 1 and len(error.splitlines()) == 1 and "step 1 of 2" in error
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("script", ["00_scratch.py", "01_pytorch.py"])
+def test_an_interrupt_ends_a_script_with_the_status_that_shells_expect(
+    monkeypatch: pytest.MonkeyPatch, script: str
+) -> None:
+    interrupt = mock.Mock(side_effect=KeyboardInterrupt)
+    monkeypatch.setattr("argparse.ArgumentParser.parse_args", interrupt)
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_path(str(ROOT / script), run_name="__main__")
+    assert stopped.value.code == 130
+
+
+def test_the_suite_runs_in_any_import_mode_whatever_a_parent_folder_configures(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = --nonsense\n")
+    (tmp_path / "conftest.py").write_text("raise RuntimeError\n")
+    ignored = shutil.ignore_patterns(".git", ".venv", "__pycache__")
+    copy = shutil.copytree(ROOT, tmp_path / "copy", ignore=ignored)
+    command = [sys.executable, "-m", "pytest", "-q", "--collect-only", "--import-mode=importlib"]
+    found = subprocess.run(
+        [*command, str(copy / "tests")], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert found.returncode == 0 and " tests collected" in found.stdout, found.stdout

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from conftest import looking_at, scratch, seq2seq, small
+from lesson import looking_at, losses_of, scratch, seq2seq, small
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -28,9 +28,7 @@ def any_model(request: pytest.FixtureRequest) -> nn.Module:
 @pytest.fixture
 def source() -> Tensor:
     """Return 7 strings, one of 9 symbols among them."""
-    strings = seq2seq.sample_sources(small(), 7, torch.Generator().manual_seed(4))
-    assert strings.shape == (7, 9) and (strings == PAD).any()
-    return strings
+    return seq2seq.sample_sources(small(), 7, torch.Generator().manual_seed(4))
 
 
 def alone(source: Tensor) -> list[Tensor]:
@@ -50,43 +48,26 @@ def test_sources_are_random_strings_with_uniform_lengths_and_padding_after() -> 
     np.testing.assert_allclose(symbols.bincount() / len(symbols), [1 / 6] * 6, atol=0.02)
 
 
-@pytest.mark.parametrize(
-    ("task", "rule", "expected"),
-    [
-        ("reverse", None, lambda row: row[::-1]),
-        ("copy", None, lambda row: row),
-        ("every other", lambda length, t: 2 * t, lambda row: row[::2]),
-        # Of an odd number of symbols, the last has no partner, and the output ends before it.
-        (
-            "swap pairs",
-            lambda length, t: t ^ 1,
-            lambda row: [row[i ^ 1] for i in range(len(row) // 2 * 2)],
-        ),
-    ],
-)
+@pytest.mark.parametrize("task", ["reverse", "copy", "every other", "swap pairs"])
 def test_targets_are_the_string_in_the_tasks_order_then_eos_then_pad(
-    source: Tensor, monkeypatch: pytest.MonkeyPatch, task: str, rule: object, expected: object
+    source: Tensor, monkeypatch: pytest.MonkeyPatch, task: str
 ) -> None:
-    if rule is not None:
-        monkeypatch.setitem(seq2seq.TASKS, task, rule)
-    targets = [[*expected(row[0].tolist()), EOS] for row in alone(source)]
-    targets = [row + [PAD] * (10 - len(row)) for row in targets]
-    assert seq2seq.make_targets(source, task).tolist() == targets
-    # The positions say where the symbols come from, and -1 afterwards.
-    positions = seq2seq.source_positions(source, task)
-    for row, target, places in zip(source, targets, positions.tolist(), strict=True):
-        assert [row[s].item() for s in places if s >= 0] == [x for x in target if x > EOS]
-        assert places == [s for s in places if s >= 0] + [-1] * places.count(-1)
-
-
-@pytest.mark.parametrize("task", seq2seq.TASKS)
-def test_each_line_of_the_task_table_ends_at_the_first_position_outside_the_string(
-    task: str,
-) -> None:
-    for length in range(1, 41):
-        positions = seq2seq.TASKS[task](torch.tensor([[length]]), torch.arange(length + 5))
-        is_inside = ((positions >= 0) & (positions < length)).flatten().tolist()
-        assert is_inside == sorted(is_inside, reverse=True) and 1 <= sum(is_inside) <= length
+    monkeypatch.setitem(seq2seq.TASKS, "every other", lambda length, t: 2 * t)
+    monkeypatch.setitem(seq2seq.TASKS, "swap pairs", lambda length, t: t ^ 1)
+    positions = seq2seq.source_positions(source, task).tolist()
+    targets = seq2seq.make_targets(source, task).tolist()
+    for row, places, target in zip(alone(source), positions, targets, strict=True):
+        n = row.size(1)
+        order = {
+            "reverse": range(n)[::-1],
+            "copy": range(n),
+            "every other": range(0, n, 2),
+            # Of an odd number of symbols, the last has no partner, and the output ends before it.
+            "swap pairs": [i ^ 1 for i in range(n // 2 * 2)],
+        }
+        expected = [row[0, s].item() for s in order[task]] + [EOS]
+        assert target == expected + [PAD] * (10 - len(expected))
+        assert places == [*order[task], *[-1] * (11 - len(expected))]
 
 
 # The encoder
@@ -112,21 +93,17 @@ def test_the_encoder_is_pytorchs_gru_on_packed_strings(source: Tensor, encoder: 
     torch.testing.assert_close(last, torch.cat([*final], dim=-1)[None])
 
 
-@pytest.mark.parametrize("encoder", seq2seq.ENCODERS)
-def test_forgetful_gates_lower_the_update_gates_bias_by_2_and_nothing_else(encoder: str) -> None:
-    usual = seq2seq.Seq2Seq(small(encoder=encoder, gates="usual")).state_dict()
-    model = seq2seq.Seq2Seq(small(encoder=encoder, gates="forgetful"))
-    changed = {name: value - usual[name] for name, value in model.state_dict().items()}
-    changed = {name: change for name, change in changed.items() if change.any()}
-    assert list(changed) == [f"encoder.grus.{i}.bias_ih_l0" for i in range(len(model.encoder.grus))]
-    for change in changed.values():
-        # With this bias and all other parameters 0: h' = (1 - z) tanh(0) + z h, z = sigmoid(-2).
-        gru = nn.GRU(1, len(change) // 3)
-        for parameter in gru.parameters():
-            nn.init.zeros_(parameter)
-        gru.bias_ih_l0.data.copy_(change)
-        state, _ = gru(torch.zeros(1, 1, 1), torch.ones(1, 1, gru.hidden_size))
+def test_forgetful_gates_keep_an_eighth_of_the_old_state_and_change_nothing_else() -> None:
+    forgetful, usual = (seq2seq.Seq2Seq(small(gates=gates)) for gates in ("forgetful", "usual"))
+    usual = usual.state_dict()
+    change = {name: value - usual[name] for name, value in forgetful.state_dict().items()}
+    for gru in forgetful.encoder.grus:
+        # With this change as its only parameters: h' = (1 - z) tanh(0) + z h, z = sigmoid(-2).
+        prefix = f"encoder.grus.{[*forgetful.encoder.grus].index(gru)}."
+        gru.load_state_dict({name: change.pop(prefix + name) for name in gru.state_dict()})
+        state, _ = gru(torch.zeros(1, 1, 5), torch.ones(1, 1, 4))
         torch.testing.assert_close(state, torch.full_like(state, 1 / (1 + math.e**2)))
+    assert not any(value.any() for value in change.values())
 
 
 # Attention and the decoder
@@ -181,16 +158,16 @@ def test_many_steps_and_strings_at_once_are_as_one_by_one(
 ) -> None:
     torch.manual_seed(0)
     tokens = torch.randint(EOS, 9, (7, 4))
-    logits, last_state, weights = any_model(source, tokens)
+    all_logits, last_state, all_weights = any_model(source, tokens)
+    assert (source == PAD).any()
     for b, string in enumerate(alone(source)):
         keys, state = any_model.encoder(string)
         for t in range(4):
             now = tokens[b : b + 1, t : t + 1]
-            step = any_model.decoder(now, state, keys, string != PAD)
-            state = step.state
-            torch.testing.assert_close(step.logits[0, 0], logits[b, t])
-            padded = F.pad(step.weights[0, 0], (0, 9 - string.size(1)))
-            torch.testing.assert_close(padded, weights[b, t])
+            logits, state, weights = any_model.decoder(now, state, keys, string != PAD)
+            torch.testing.assert_close(logits[0, 0], all_logits[b, t])
+            padded = F.pad(weights[0, 0], (0, 9 - string.size(1)))
+            torch.testing.assert_close(padded, all_weights[b, t])
         torch.testing.assert_close(state[:, 0], last_state[:, b])
 
 
@@ -208,13 +185,6 @@ def test_what_was_found_does_not_enter_the_state_and_without_attention_nothing_i
     to_keys, to_start = torch.autograd.grad(logits.square().sum(), (keys, start), **options)
     assert (to_start != 0).all()
     assert to_keys is None if any_model.decoder.score is None else (to_keys != 0).all()
-
-
-@pytest.mark.parametrize("name", ["task", "encoder", "gates", "attention"])
-def test_a_misspelt_setting_is_an_error(name: str) -> None:
-    settings = small(**{name: "genral"})
-    with pytest.raises(KeyError, match="genral"):
-        next(seq2seq.train(seq2seq.Seq2Seq(settings), settings))
 
 
 # Training
@@ -243,7 +213,7 @@ def test_training_is_adam_on_the_clipped_gradients_of_the_cross_entropy_per_symb
         for b, string in enumerate(alone(source)):
             symbols = [token for token in targets[b].tolist() if token > EOS]
             assert tokens[b, : len(symbols) + 1].tolist() == [SOS, *symbols]
-            log_p = reference(string, torch.tensor([[SOS, *symbols]])).logits[0].log_softmax(-1)
+            log_p = reference(string, torch.tensor([[SOS, *symbols]]))[0][0].log_softmax(-1)
             terms += [-log_p[i, token] for i, token in enumerate([*symbols, EOS])]
         loss = sum(terms) / len(terms)
         assert told[t][:2] == (t + 1, pytest.approx(loss.item(), rel=1e-4))
@@ -267,32 +237,45 @@ def test_long_gradients_are_cut_to_length_1(model: nn.Module) -> None:
 
 
 def test_the_seed_draws_weights_and_strings_and_the_evaluation_has_its_own() -> None:
-    runs = {}
-    for name, seed in (("first", 0), ("again", 0), ("other", 1), ("last", 2**32 - 1)):
+    drawn = {}
+    for seed in (0, 1, 2**32 - 1):
         weight = seq2seq.Seq2Seq(small(seed=seed)).decoder.W_s.weight.tolist()
-        _, told, read = observed(small(seed=seed))
-        runs[name] = weight, read[0][0].tolist(), [loss for _, loss, _ in told]
-    assert runs["first"] == runs["again"]
-    for name in ("other", "last"):
-        assert all(a != b for a, b in zip(runs["first"], runs[name], strict=True))
+        drawn[seed] = weight, *(source.tolist() for source, _ in observed(small(seed=seed))[2])
+    for seed in (1, 2**32 - 1):
+        assert all(a != b for a, b in zip(drawn[0], drawn[seed], strict=True))
     evaluated, again = (seq2seq.evaluation_strings(small(seed=seed)) for seed in (0, 1))
     assert torch.equal(evaluated, again) and len(evaluated) == 2000
-    assert all(evaluated[:4].tolist() != strings for _, strings, _ in runs.values())
+    assert all(evaluated[:4].tolist() != strings for _, strings, _ in drawn.values())
+
+
+@pytest.mark.parametrize("changes", [{}, {"noise": 0.0}, {"teacher_forcing": 0.5}])
+def test_what_a_model_learns_depends_on_its_settings_alone(changes: dict) -> None:
+    settings, other = small(**changes, steps=4), small(**changes, steps=4, seed=1)
+    alone, other_alone = losses_of(settings), losses_of(other)
+    assert alone == losses_of(settings) != other_alone
+    # Two models, made one after the other and trained side by side.
+    models = seq2seq.Seq2Seq(settings), seq2seq.Seq2Seq(other)
+    pairs = zip(seq2seq.train(models[0], settings), seq2seq.train(models[1], other), strict=True)
+    losses = [(first[1], second[1]) for first, second in pairs]
+    assert losses == list(zip(alone, other_alone, strict=True))
+
+
+def test_models_with_the_same_seed_see_the_same_strings() -> None:
+    changes = {}, {"noise": 0.0}, {"attention": "none"}, {"encoder": "forward"}
+    seen = [observed(small(**change))[2] for change in changes]
+    assert all(torch.equal(run[1][0], seen[0][1][0]) for run in seen)
 
 
 def test_every_setting_arrives_in_training() -> None:
-    def losses(**changes: object) -> list[float]:
-        settings = small(**{"steps": 3, **changes})
-        return [loss for _, loss, _ in seq2seq.train(seq2seq.Seq2Seq(settings), settings)]
-
     changes = {"task": "copy", "alphabet": "abcd", "min_length": 2, "max_length": 8}
     changes |= {"encoder": "forward", "gates": "usual", "attention": "additive", "hidden_size": 6}
     changes |= {"embedding_size": 4, "embedding_std": 1.0, "batch_size": 5, "lr": 0.01}
     changes |= {"teacher_forcing": 0.5, "noise": 0.9, "seed": 1, "steps": 4}
     names = {field.name for field in dataclasses.fields(seq2seq.Settings)}
     assert {*changes, "device"} == names
-    base = losses()
-    assert all(losses(**{name: value}) != base for name, value in changes.items())
+    base = losses_of(small(steps=3))
+    for name, value in changes.items():
+        assert losses_of(small(**{"steps": 3, name: value})) != base, name
     weight = seq2seq.Seq2Seq(seq2seq.Settings(embedding_std=3)).encoder.embedding.weight
     assert weight.std().item() == pytest.approx(3, rel=0.1)
 
@@ -303,11 +286,12 @@ def test_without_teacher_forcing_training_reads_what_greedy_decoding_writes(
     with torch.no_grad():  # an untrained model that would write PAD and SOS, if it could
         any_model.decoder.W_s.bias[:EOS] += 10
     target, settings = seq2seq.make_targets(source, "reverse"), small(teacher_forcing=0, noise=0.0)
-    logits = seq2seq.training_logits(any_model, source, target, settings)
+    logits = seq2seq.training_logits(any_model, source, target, settings, torch.Generator())
     tokens, _ = seq2seq.greedy_decode(any_model, source, max_steps=target.size(1))
     own = EOS + logits[..., EOS:].argmax(dim=-1)[:, : tokens.size(1)]
     assert torch.equal(own[tokens != PAD], tokens[tokens != PAD])
-    blind = seq2seq.training_logits(any_model, source, target.flip(0), settings)
+    blind = target.flip(0)
+    blind = seq2seq.training_logits(any_model, source, blind, settings, torch.Generator())
     torch.testing.assert_close(blind, logits)
 
 
@@ -315,14 +299,13 @@ def test_without_teacher_forcing_training_reads_what_greedy_decoding_writes(
 def test_a_step_reads_the_true_symbol_its_own_or_noise_as_often_as_it_should(
     model: nn.Module, ratio: float
 ) -> None:
-    torch.manual_seed(0)
     settings, read = small(min_length=6, max_length=6, teacher_forcing=ratio, noise=0.3), []
     source = seq2seq.evaluation_strings(settings)
     target = seq2seq.make_targets(source, "reverse")
     with torch.no_grad():
         model.decoder.W_s.bias[EOS] = -1e9  # the model writes nothing but symbols
     model.decoder.register_forward_hook(lambda _, inputs, __: read.append(inputs[0]))
-    logits = seq2seq.training_logits(model, source, target, settings)
+    logits = seq2seq.training_logits(model, source, target, settings, torch.Generator())
     tokens, true = torch.cat(read, dim=1), target[:, :-1]
     own = EOS + logits[..., EOS:].argmax(dim=-1)[:, :-1]
     assert (tokens[:, 0] == SOS).all()
@@ -333,12 +316,11 @@ def test_a_step_reads_the_true_symbol_its_own_or_noise_as_often_as_it_should(
 
 
 def test_noise_replaces_symbols_only() -> None:
-    torch.manual_seed(0)
     tokens = torch.tensor([[PAD, SOS, EOS, 3]] * 2000)
-    noisy = seq2seq.with_noise(tokens, small(noise=1.0))
+    noisy = seq2seq.with_noise(tokens, small(noise=1.0), torch.Generator())
     assert torch.equal(noisy[:, :3], tokens[:, :3])
     np.testing.assert_allclose(noisy[:, 3].bincount() / 2000, [0] * 3 + [1 / 6] * 6, atol=0.03)
-    assert torch.equal(seq2seq.with_noise(tokens, small(noise=0.0)), tokens)
+    assert torch.equal(seq2seq.with_noise(tokens, small(noise=0.0), torch.Generator()), tokens)
 
 
 @pytest.mark.parametrize(("steps", "lr"), [(5, 1e38), (1, 1e39)])
@@ -358,7 +340,7 @@ class Scripted(nn.Module):
         super().__init__()
         self.tokens, self.columns, self.t = torch.tensor(tokens), torch.tensor(columns), 0
 
-    def forward(self, tokens: Tensor, state: Tensor, keys: Tensor, mask: Tensor) -> object:
+    def forward(self, tokens: Tensor, state: Tensor, keys: Tensor, mask: Tensor) -> tuple:
         """Return the output of one step."""
         now, self.t = slice(self.t, self.t + 1), self.t + 1
         return looking_at(self.columns[:, now], keys.size(1), self.tokens[:, now])
@@ -381,9 +363,9 @@ def test_greedy_decoding_reads_what_it_wrote_and_nothing_else(
     tokens, weights = seq2seq.greedy_decode(any_model, source, max_steps=6)
     read = torch.cat([torch.full((7, 1), SOS), tokens[:, :-1]], dim=1)
     # So if it is made to read just that, it does the same.
-    again, weights_again = seq2seq.decode_while_reading(any_model, source, read)
-    is_real = tokens != PAD
-    assert torch.equal(tokens[is_real], again[is_real]) and (again >= EOS).all()
+    logits, _, weights_again = any_model(source, read)
+    again, is_real = EOS + logits[..., EOS:].argmax(dim=-1), tokens != PAD
+    assert torch.equal(tokens[is_real], again[is_real]) and is_real.any()
     torch.testing.assert_close(weights[is_real], weights_again[is_real])
 
 
@@ -394,21 +376,30 @@ def test_exact_match_wants_every_symbol_and_eos_and_alignment_the_true_column(
     # Right; wrong; EOS late; EOS missing.
     written = [[4, 3, EOS, 6], [4, 4, EOS, 6], [4, 3, 6, EOS], [5, 4, 3, 6]]
     model.decoder = Scripted(written, [[1, 1, 0, 0], [0, 0, 0, 0], [1, 1, 1, 0], [0, 1, 2, 0]])
-    found = seq2seq.evaluate(model, source, "reverse")
+    found = seq2seq.evaluate(model, source, small())
     # Of the 9 symbols with a position: true 1, 0 | 1, 0 | 1, 0 | 2, 1, 0.
-    names = "exact match", "alignment", "one column left", "one column right"
-    expected = 25, 100 * 4 / 9, 100 / 9, 100 * 2 / 9
+    names = "exact match", "letters", "alignment", "one column left", "one column right"
+    expected = 25, 9, 100 * 4 / 9, 100 / 9, 100 * 2 / 9
     assert found == pytest.approx(dict(zip(names, expected, strict=True)))
     model.decoder = Scripted([[3, 4, EOS]] * 4, [[1, 0, 0]] * 4)
-    found = seq2seq.evaluate(model, source, "copy")
-    assert found == dict(zip(names, (75, 0, 50, 50), strict=True))
+    found = seq2seq.evaluate(model, source, small(task="copy"))
+    assert found == dict(zip(names, (75, 8, 0, 50, 50), strict=True))
     model.decoder = Scripted([[4] + [5] * 10 + [EOS]], [[0] * 12])
-    assert seq2seq.evaluate(model, torch.tensor([[3] + [5] * 10]), "copy")["exact match"] == 0
+    found = seq2seq.evaluate(model, torch.tensor([[3] + [5] * 10]), small(task="copy"))
+    assert found["exact match"] == 0
     model.decoder = Scripted([[EOS]] * 4, [[0]] * 4)
-    found = seq2seq.evaluate(model, source, "reverse")
-    assert found["exact match"] == 0 and math.isnan(found["alignment"])
-    blind = seq2seq.evaluate(seq2seq.Seq2Seq(small(attention="none")), source, "reverse")
-    assert all(math.isnan(blind[name]) for name in names[1:]) and blind["exact match"] == 0
+    found = seq2seq.evaluate(model, source, small())
+    assert found["exact match"] == found["letters"] == 0 and math.isnan(found["alignment"])
+
+
+@pytest.mark.parametrize("attention", ["uniform", "none"])
+def test_a_model_that_chooses_nothing_has_no_alignment(attention: str) -> None:
+    settings = small(attention=attention)
+    found = seq2seq.evaluate(
+        seq2seq.Seq2Seq(settings), seq2seq.evaluation_strings(settings, 9), settings
+    )
+    assert found.pop("exact match") == found.pop("letters") == 0
+    assert len(found) == 3 and all(math.isnan(value) for value in found.values())
 
 
 def test_a_word_is_written_as_the_decoder_says_and_eos_ends_it() -> None:
@@ -418,13 +409,14 @@ def test_a_word_is_written_as_the_decoder_says_and_eos_ends_it() -> None:
         model.decoder.W_s.bias.copy_(9 * torch.eye(7)[3 + 2])  # always the third symbol
     decoded = seq2seq.decode_word(model, "xy", settings)
     assert decoded.written == list("zzzzz"), "twice the length, and one"
+    assert decoded.read == ["SOS", *"zzzz"] and decoded.output == "zzzzz"
     assert decoded.positions == [1, 0] and decoded.weights.shape == (5, 2)
     decoded = seq2seq.decode_word(model, "xy", settings, "wxw")
     assert (decoded.read, decoded.written) == (["SOS", *"wxw"], list("zzzz"))
     with torch.no_grad():
         model.decoder.W_s.bias[EOS] = 99
     decoded = seq2seq.decode_word(model, "xy", settings)
-    assert decoded.output == "" and decoded.weights.shape == (1, 2)
+    assert (decoded.read, decoded.written, decoded.output) == (["SOS"], ["EOS"], "")
 
 
 # The default model
@@ -432,17 +424,17 @@ def test_a_word_is_written_as_the_decoder_says_and_eos_ends_it() -> None:
 
 def test_the_default_model_reverses_and_looks_at_the_true_column(trained: nn.Module) -> None:
     settings = seq2seq.Settings()
-    found = seq2seq.evaluate(trained, seq2seq.evaluation_strings(settings), "reverse")
+    found = seq2seq.evaluate(trained, seq2seq.evaluation_strings(settings), settings)
     assert found["exact match"] >= 99.9 and found["alignment"] >= 99.9
     decoded = seq2seq.decode_word(trained, "mississippi", settings)
-    assert decoded.output == "ippississim" and decoded.written == list("ippississim")
-    assert decoded.weights.argmax(axis=1).tolist() == decoded.positions == [*range(11)][::-1]
+    assert decoded.output == "ippississim" and decoded.written == [*"ippississim", "EOS"]
+    assert decoded.weights[:11].argmax(axis=1).tolist() == decoded.positions == [*range(11)][::-1]
 
 
 def test_the_default_model_counts_its_steps_whatever_it_reads(trained: nn.Module) -> None:
     settings = seq2seq.Settings()
     found = seq2seq.one_letter_too_many(trained, settings)
-    assert found["same column"] < 1 and found["one column further"] > 99
+    assert found["listens"] < 1 and found["counts"] > 99
     decoded = seq2seq.decode_word(trained, "copyright", settings, "thgairypoc")
     assert decoded.output == "thgirypoc", "what is read is wrong from the fourth letter on"
     assert decoded.weights.argmax(axis=1).tolist()[:9] == decoded.positions

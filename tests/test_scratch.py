@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from conftest import scratch
+from lesson import scratch
 from torch.nn import functional as F
 
 
@@ -51,49 +51,43 @@ def test_the_final_output_is_the_papers_formula() -> None:
 
 
 def test_english_says_black_cat_and_french_chat_noir_so_the_weights_cross() -> None:
-    example, source = scratch.worked_example(), list(scratch.SOURCE)
-    chat, noir, boit = example.weights
+    (query, keys, mask, *_), source = scratch.worked_example(), list(scratch.SOURCE)
+    _, (chat, noir, boit) = scratch.dot_product_attention(query, keys, mask)
     # Scores by hand: chat 4 on cat, 2 on three words, 0 on the other three; boit 2 on drinks.
     e = np.e
     assert chat[source.index("cat")] == pytest.approx(e**4 / (e**4 + 3 * e**2 + 3), abs=1e-12)
     assert noir[source.index("black")] == pytest.approx(chat[source.index("cat")])
     assert boit[source.index("drinks")] == pytest.approx(e**2 / (e**2 + 6), abs=1e-12)
-    _, unmasked = scratch.dot_product_attention(example.query, example.keys)
+    assert source[-1] == "PAD" and chat[-1] == noir[-1] == boit[-1] == 0
+    _, unmasked = scratch.dot_product_attention(query, keys)
     assert unmasked[0, -1] == pytest.approx(1 / (e**4 + 3 * e**2 + 4), abs=1e-12)
-    assert source[-1] == "PAD" and (example.weights[:, -1] == 0).all()
-    np.testing.assert_allclose(example.scores, np.einsum("td,sd->ts", example.query, example.keys))
-    np.testing.assert_allclose(example.context, example.weights @ example.keys)
 
 
-def test_the_next_word_can_be_computed_by_hand_from_what_the_figure_shows() -> None:
-    example = scratch.worked_example()
-    combined = np.tanh(example.context[0] + example.query[0])
-    value = dict(zip(scratch.FEATURES, combined, strict=True))
-    logits = [3 * sum(value[name] for name in names) for names in scratch.TARGETS.values()]
-    exp = np.exp(logits)
-    np.testing.assert_allclose(example.with_context[0], exp / exp.sum(), rtol=1e-12)
-    assert round(example.with_context[0, 0], 3) == 0.795
-    chat, lait = example.without_context[0, :2]
-    assert chat == lait and round(chat, 3) == 0.462, "two nouns, no context"
+def test_the_report_and_the_figure_show_the_four_steps() -> None:
+    query, keys, mask, _, W_s = scratch.worked_example()
+    _, weights = scratch.dot_product_attention(query, keys, mask)
+    # Steps 1 to 4 for "chat", by hand.
+    scores = [query[0] @ key for key in keys]
+    context = sum(weight * key for weight, key in zip(weights[0], keys, strict=True))
+    combined = np.tanh(context + query[0])
+    found, zeros = (np.exp(W_s @ np.tanh(state)) for state in (context + query[0], query[0]))
+    found, zeros = found / found.sum(), zeros / zeros.sum()
+    assert round(found[0], 3) == 0.795 and found.argmax() == 0
+    assert zeros[0] == zeros[1] and round(zeros[0], 3) == 0.462, "two nouns, no context"
 
-
-def test_the_report_and_the_figure_show_the_numbers_of_the_example() -> None:
-    example = scratch.worked_example()
-    axes, told = scratch.draw_example(example).axes, scratch.report(example)
-    query, context = example.query[:1], example.context[:1]
-    combined = np.vstack([context, np.tanh(context + query)])
-    matrices = [query, example.keys, combined, example.W_s, example.weights]
+    axes, told = scratch.draw_example().axes, scratch.report()
+    matrices = [query[:1], keys, context[None], combined[None], W_s, weights]
     for image, values in zip([a.images[0] for a in axes if a.images], matrices, strict=True):
         np.testing.assert_allclose(image.get_array().filled(0), values)
         cells = {text.get_position(): float(text.get_text()) for text in image.axes.texts}
         for (row, column), value in np.ndenumerate(values):
             assert cells.get((column, row), 0) == pytest.approx(value, abs=0.0005)
             assert ((column, row) in cells) == bool(value), "zeros are blank"
-    steps = [example.scores[0], example.weights[0]]
-    steps += [example.with_context[0], example.without_context[0]]
     bars = [[bar.get_width() for bar in group] for panel in axes for group in panel.containers]
-    for widths, values in zip(bars, steps, strict=True):
+    for widths, values in zip(bars, [scores, weights[0], found, zeros], strict=True):
         np.testing.assert_allclose(widths, values)
+    labels = [text.get_text() for panel in axes for text in panel.texts]
+    assert labels.count("masked") == 1
     numbers = {float(number) for number in re.findall(r"\d+\.\d+|\b\d+\b", told)}
-    values = np.concatenate([*steps, example.query[0], example.context[0]])
+    values = np.concatenate([scores, weights[0], query[0], context, found, zeros])
     assert numbers >= set(values.round(3).tolist()) and "0.012" in told

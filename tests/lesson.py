@@ -1,0 +1,47 @@
+"""The two scripts as modules, imported by a call, since their names begin with a digit; helpers."""
+
+import importlib
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+ROOT = Path(__file__).resolve().parent.parent
+scratch, seq2seq = importlib.import_module("00_scratch"), importlib.import_module("01_pytorch")
+
+SMALL = {
+    "alphabet": "abcdef",
+    "max_length": 9,
+    "hidden_size": 8,
+    "embedding_size": 5,
+    "steps": 2,
+    "batch_size": 4,
+}
+
+
+def small(**changes: object) -> object:
+    """Return small settings, some of them changed."""
+    return seq2seq.Settings(**{**SMALL, **changes})
+
+
+def flags(settings: dict[str, object]) -> list[str]:
+    """Return settings as they stand on the command line."""
+    pairs = ((f"--{name.replace('_', '-')}", str(value)) for name, value in settings.items())
+    return [word for pair in pairs for word in pair]
+
+
+def losses_of(settings: object, model: nn.Module | None = None) -> list[float]:
+    """Train a model, by default a new one, and return its losses."""
+    model = model or seq2seq.Seq2Seq(settings)
+    return [loss for _, loss, _ in seq2seq.train(model, settings)]
+
+
+def decoded(word: str, read: list[str], written: list[str], weights: np.ndarray) -> object:
+    """Return what a model that should reverse a word made of it."""
+    return seq2seq.Decoded(word, read, written, weights, list(range(len(word)))[::-1])
+
+
+def looking_at(columns: Tensor, num_columns: int, tokens: Tensor) -> tuple[Tensor, None, Tensor]:
+    """Return the output of a decoder that writes `tokens` and looks at `columns`, both (B, T)."""
+    return F.one_hot(tokens, 40).float(), None, F.one_hot(columns, num_columns).float()
