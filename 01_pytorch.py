@@ -36,8 +36,8 @@ from torch.nn import functional as F
 
 # A task says from which source position each output symbol comes: (length of the string, t) -> the
 # position of output symbol t, for tensors (B, 1) and (T,). Positions and t are counted from 0. The
-# output ends at the first position outside, at the latest after `length` symbols. To add a task,
-# add a line.
+# output ends before the first position outside the string, at the latest after `length` symbols.
+# To add a task, add a line.
 TASKS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "reverse": lambda length, t: length - 1 - t,
     "copy": lambda length, t: t,
@@ -149,7 +149,7 @@ class EncoderRNN(nn.Module):
         each GRU after the last symbol that it reads, side by side.
         """
         # Two orders of reading: as it stands, and mirrored within the string's own length. (nn.GRU
-        # can read backward by itself, from packed strings, but trains much slower on a CPU.)
+        # can read backward by itself, from packed strings, but trains more slowly on a CPU.)
         last = lengths_of(source) - 1  # (B, 1)
         left_to_right = torch.arange(source.size(1), device=source.device).expand_as(source)
         right_to_left = (last - left_to_right).clamp(min=0)
@@ -282,7 +282,7 @@ class Seq2Seq(nn.Module):
 
 
 def with_noise(tokens: Tensor, settings: Settings, generator: torch.Generator) -> Tensor:
-    """Replace some symbols by random ones, but not PAD, SOS and EOS: (B, T) -> (B, T).
+    """Replace some symbols by random ones, but never PAD, SOS or EOS: (B, T) -> (B, T).
 
     The decoder then cannot safely rely on the previous symbol to find its position. Noise of this
     kind is due to Xie et al. 2017, arXiv:1703.02573.
@@ -400,7 +400,7 @@ def percent(hits: Tensor) -> float:
 
 
 def evaluate(model: Seq2Seq, source: Tensor, settings: Settings) -> dict[str, float]:
-    """Decode strings (B, S), and return by name what can be said of them in percent.
+    """Decode strings (B, S), and return percentages and a number of letters, by name.
 
     Is the answer right? Exact match counts strings that are right as a whole, including EOS. Is
     the picture right? Alignment counts output symbols whose largest weight lies on their true
@@ -511,7 +511,7 @@ def run(settings: Settings, word: str, read: str | None, folder: Path) -> bool:
 
 
 # ==================================================================================================
-# THE LESSON ENDS HERE. You have seen the whole program: the model, its training and its evaluation.
+# THE LESSON ENDS HERE. You have seen all that matters: the model, its training, its evaluation.
 # Below are the pictures, the experiments that test what the lesson claims, and the command line.
 # ==================================================================================================
 
@@ -572,7 +572,7 @@ def draw_attention(own: Decoded) -> Figure:
 
 
 def draw_readings(pairs: dict[str, tuple[Decoded, Decoded]]) -> Figure:
-    """Draw how models read what they write themselves, and what they are given to read.
+    """Draw where models look, first reading what they write themselves, then a given text.
 
     In the second matrix of a pair there are no rings. Squares mark where the model looked in the
     first one after it had read the same symbol.
@@ -670,7 +670,7 @@ class Experiment(NamedTuple):
 
 
 def different_symbols(settings: Settings, count: int, length: int) -> Tensor:
-    """Draw strings in which no symbol occurs twice, as long as the alphabet allows: (B, S)."""
+    """Draw strings in which no symbol occurs twice: (B, S), S at most the alphabet's length."""
     generator = torch.Generator().manual_seed(1)
     orders = torch.rand(count, len(settings.alphabet), generator=generator).argsort(dim=1)
     return (FIRST_SYMBOL + orders[:, :length]).to(settings.device)
@@ -680,9 +680,9 @@ def different_symbols(settings: Settings, count: int, length: int) -> Tensor:
 def one_letter_too_many(model: Seq2Seq, settings: Settings) -> dict[str, float]:
     """Let the decoder read one symbol too many, and see where it looks in the rows after it.
 
-    A decoder that counts looks where it would have looked in that row without the extra symbol. One
-    that listens looks where it would have looked after reading that symbol. Returns the percentages
-    of rows for which each is true. No symbol occurs twice, and the string lacks the extra one.
+    A decoder that counts looks where it looked, undisturbed, in the same row. One that listens
+    looks where it looked, undisturbed, after reading the same symbol. Returns the percentages of
+    rows for which each is true. No symbol occurs twice, and the string lacks the extra one.
     """
     length = min(settings.max_length, len(settings.alphabet) - 1)
     symbols = different_symbols(settings, 200, length + 1)
@@ -729,7 +729,7 @@ def measure(model: Seq2Seq, settings: Settings) -> dict[str, float]:
     for length in range(settings.min_length, settings.max_length * 5 // 4 + 1):
         fixed = dataclasses.replace(settings, min_length=length, max_length=length)
         metrics = evaluate(model, evaluation_strings(fixed, 500), settings)
-        right_at[length] = numbers[f"right at {length} letters"] = metrics["exact match"]
+        right_at[length] = numbers[f"right at {length} random letters"] = metrics["exact match"]
     nine_of_ten = itertools.takewhile(lambda length: right_at[length] >= 90, right_at)
     numbers["90% right up to length"] = max(nine_of_ten, default=0)
     for length in (18, 20):
@@ -770,7 +770,7 @@ def write_csv(runs: list[dict], path: Path) -> None:
 def run_experiment(name: str, seeds: range, device: str, folder: Path) -> bool:
     """Train all models of an experiment with all seeds; write all runs, a table and a figure.
 
-    Returns whether all files were written. It ends early if the runs cannot be.
+    Returns whether all files were written. Stops early if the runs cannot be written.
     """
     experiment = EXPERIMENTS[name]
     jobs = [(seed, model_name) for seed in seeds for model_name in experiment.models]
@@ -797,7 +797,7 @@ def run_experiment(name: str, seeds: range, device: str, folder: Path) -> bool:
 
 
 def draw_bottleneck(runs: list[dict]) -> Figure:
-    """Draw the strings that are right by source length: the median of the seeds, a line a model."""
+    """Draw the strings right at each source length, the median of the seeds, one line a model."""
     figure = Figure(figsize=(8, 4.6), dpi=150, layout="constrained")
     axes = figure.subplots()
     longest = Settings.max_length
@@ -808,7 +808,7 @@ def draw_bottleneck(runs: list[dict]) -> Figure:
     }
     for model in EXPERIMENTS["bottleneck"].models:
         own = [run for run in runs if run["model"] == model]
-        curve = [np.median([run[f"right at {n} letters"] for run in own]) for n in lengths]
+        curve = [np.median([run[f"right at {n} random letters"] for run in own]) for n in lengths]
         steps = own[0]["steps"]
         if model in styles:
             axes.plot(lengths, curve, label=f"{model}, {steps} steps", **styles[model])
@@ -868,7 +868,7 @@ EXPERIMENTS = {
             "one column right",
             "listens",
             "counts",
-            "right at 17 letters",
+            "right at 17 random letters",
             "right at 18 different letters",
             "right at 20 different letters",
         ),
@@ -902,10 +902,10 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--read", metavar="TEXT", help=read)
     experiment = "compare models instead: print a table, write a CSV file, draw a figure"
     parser.add_argument("--experiment", choices=EXPERIMENTS, help=experiment)
-    runs = "seeds of an experiment, the first of them --seed (default: 5)"
+    runs = "number of seeds of an experiment, counting up from --seed (default: 5)"
     parser.add_argument("--runs", type=int, metavar="VALUE", default=5, help=runs)
     assets = Path(__file__).resolve().parent / "assets"
-    where = "the folder of all files (default: assets/ beside the script)"
+    where = "where files are written (default: assets/ beside the script)"
     parser.add_argument("--assets", metavar="DIR", default=assets, help=where)
     return parser
 

@@ -11,13 +11,10 @@ from pathlib import Path
 from types import ModuleType
 from unittest import mock
 
-import matplotlib
-import numpy as np
 import pytest
 from lesson import ROOT, SMALL, flags, scratch, seq2seq, small
-from PIL import Image
 
-TINY = flags(SMALL)
+TINY = [*flags(SMALL), "--sequence", "b"]
 SCRATCH_FIGURES = {"scratch_attention_weights.png"}
 FIGURES = {"pytorch_seq2seq_loss.png", "pytorch_attention_matrix.png", "pytorch_decoding.gif"}
 SCRIPTS = [("00_scratch.py", scratch, SCRATCH_FIGURES), ("01_pytorch.py", seq2seq, FIGURES)]
@@ -27,34 +24,22 @@ SCRIPTS = [("00_scratch.py", scratch, SCRATCH_FIGURES), ("01_pytorch.py", seq2se
 
 
 @pytest.mark.parametrize(("script", "module", "names"), SCRIPTS)
-def test_a_script_prints_and_draws_the_same_whatever_surrounds_it(
-    tmp_path: Path, capsys: pytest.CaptureFixture, script: str, module: ModuleType, names: set
+def test_a_script_runs_whatever_surrounds_it(
+    tmp_path: Path, script: str, module: ModuleType, names: set
 ) -> None:
-    changes = {"alphabet": "абв", "max_length": 2, "hidden_size": 32, "steps": 40}
-    given = flags({**SMALL, **changes}) if module is seq2seq else []
-    # From another folder, without a display, on a terminal that knows only ASCII.
+    # From another folder, whose matplotlibrc asks for a LaTeX that is not there, without a display,
+    # on a terminal that knows only ASCII.
+    (tmp_path / "matplotlibrc").write_text("text.usetex: True\ntext.latex.preamble: \\nonsense\n")
     (tmp_path / "naïve").mkdir()
     copy = Path(shutil.copy(ROOT / script, tmp_path / "naïve"))
+    given = [*TINY, "--alphabet", "жяb"] if module is seq2seq else []
     env = {name: value for name, value in os.environ.items() if name != "DISPLAY"}
     env["PYTHONIOENCODING"] = "ascii"
-    hostile = subprocess.run(
-        [sys.executable, str(copy), *given],
-        **{"cwd": tmp_path, "env": env, "capture_output": True, "text": True, "timeout": 120},
-    )
-    assert (hostile.returncode, hostile.stderr) == (0, "") and hostile.stdout.isascii()
-    # In this process, with settings that would turn the picture over and need LaTeX.
-    with matplotlib.rc_context({"image.origin": "lower", "text.usetex": True, "font.size": 30.0}):
-        module.main([*given, "--assets", str(tmp_path / "a" / "b")])
-    printed = capsys.readouterr().out.encode("ascii", "backslashreplace").decode()
-    told = [re.sub("training time: .*|written.*", "", text) for text in (hostile.stdout, printed)]
-    assert told[0] == told[1]
+    command, options = [sys.executable, str(copy), *given], {"capture_output": True, "text": True}
+    found = subprocess.run(command, cwd=tmp_path, env=env, check=False, **options)
+    assert (found.returncode, found.stderr) == (0, "") and found.stdout.isascii()
     assets = tmp_path / "naïve" / "assets"
     assert {path.name for path in assets.iterdir()} == names, "and no temporary file"
-    for name in names:
-        assert (assets / name).read_bytes() == (tmp_path / "a" / "b" / name).read_bytes()
-        with Image.open(assets / name) as image:
-            pixels = np.array(image.convert("RGB")).astype(int)
-        assert (pixels[0, 0] > 250).all() and np.ptp(pixels, axis=2).max() > 80, "colour on white"
 
 
 def test_a_run_shows_its_progress_and_ends_with_the_summary(

@@ -97,8 +97,8 @@ def test_a_run_holds_what_was_measured() -> None:
         fixed = dataclasses.replace(settings, min_length=length, max_length=length)
         source = seq2seq.evaluation_strings(fixed, 500)
         right.append(seq2seq.evaluate(model, source, settings)["exact match"])
-        assert found[f"right at {length} letters"] == pytest.approx(right[-1], abs=1e-4)
-    assert "right at 8 letters" not in found
+        assert found[f"right at {length} random letters"] == pytest.approx(right[-1], abs=1e-4)
+    assert "right at 8 random letters" not in found
     assert found["90% right up to length"] == [*(x >= 90 for x in right), False].index(False)
     source = seq2seq.different_symbols(settings, 500, 18)
     assert all(len(set(string)) == 18 for string in source.tolist()) and source.min() >= 3

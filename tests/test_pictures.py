@@ -153,10 +153,11 @@ def test_the_loss_figure_shows_every_step_and_the_matrices_at_its_letters(word: 
 
 def test_the_bottleneck_figure_shows_the_median_at_each_length() -> None:
     models, lengths = seq2seq.EXPERIMENTS["bottleneck"].models, range(1, 21)
+    names = {n: f"right at {n} random letters" for n in lengths}
     runs = [
-        {"model": m, "steps": 7, **{f"right at {n} letters": 95 - 5 * n - i + d for n in lengths}}
+        {"model": model, "steps": 7, **{names[n]: 95 - 5 * n - i + d for n in lengths}}
         for d in (-1, 0, 2)
-        for i, m in enumerate(models)
+        for i, model in enumerate(models)
     ]
     figure = seq2seq.draw_bottleneck(runs)
     texts = [text.strip() for text in texts_of(figure)]

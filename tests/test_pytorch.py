@@ -129,11 +129,9 @@ def test_attention_is_that_of_the_other_script_and_pytorchs_and_padding_gets_exa
     context, weights = seq2seq.attend(seq2seq.dot_score, query, keys, mask)
     expected = F.scaled_dot_product_attention(query, keys, keys, attn_mask=mask[:, None], scale=1.0)
     torch.testing.assert_close(context, expected)
-    for b in range(2):
-        arrays = query[b].numpy(), keys[b].numpy(), mask[b].numpy()
-        expected = scratch.dot_product_attention(*arrays)
-        np.testing.assert_allclose(context[b], expected[0], rtol=1e-4, atol=1e-5)
-        np.testing.assert_allclose(weights[b], expected[1], rtol=1e-4, atol=1e-5)
+    arrays = query[1].numpy(), keys[1].numpy(), mask[1].numpy()
+    _, expected = scratch.dot_product_attention(*arrays)
+    np.testing.assert_allclose(weights[1], expected, rtol=1e-4, atol=1e-5)
     assert (weights[1, :, 2:] == 0).all()
     _, weights = seq2seq.attend(seq2seq.uniform_score, query, keys, mask)
     assert weights[:, 0].tolist() == [pytest.approx([0.2] * 5), [0.5, 0.5, 0, 0, 0]]
