@@ -332,9 +332,9 @@ def train(model: Seq2Seq, settings: Settings) -> Iterator[tuple[int, float, floa
     in nats per symbol. Raises FloatingPointError when it or a parameter is no longer finite.
     """
     # Strings and noise have generators of their own: models with the same seed see the same
-    # strings, whatever else is drawn. These seeds are far from those of the parameters.
+    # strings, whatever else is drawn. (Seeds have 32 bits. These differ from the parameters'.)
     strings = torch.Generator().manual_seed(2**32 - 1 - settings.seed)
-    noise = torch.Generator().manual_seed(2**32 + settings.seed)
+    noise = torch.Generator().manual_seed((settings.seed + 2**31) % 2**32)
     optimizer = torch.optim.Adam(model.parameters(), fused=True)  # fused: all at once, so faster
     seconds = 0.0
     for step in range(1, settings.steps + 1):
@@ -774,7 +774,7 @@ def run_experiment(name: str, seeds: range, device: str, folder: Path) -> bool:
     """
     experiment = EXPERIMENTS[name]
     jobs = [(seed, model_name) for seed in seeds for model_name in experiment.models]
-    start, runs, is_saved = time.perf_counter(), [], True
+    runs, is_saved = [], True
     for seed, model_name in jobs:
         settings = Settings(**experiment.models[model_name], seed=seed, device=device)
         model = Seq2Seq(settings)
@@ -783,9 +783,8 @@ def run_experiment(name: str, seeds: range, device: str, folder: Path) -> bool:
         pictures = [decode_word(model, WORD, settings, read) for read in (None, READING)]
         measured = {**numbers, "writes": long_word.output, "pictures": pictures}
         runs.append({"model": model_name, **dataclasses.asdict(settings), **measured})
-        done = f"{len(runs)} of {len(jobs)} after {time.perf_counter() - start:.0f} s"
         result = f"{model_name}, seed {seed}, {numbers['exact match']:.2f}% right"
-        print(f"{done}: {result}", flush=True)
+        print(f"{len(runs)} of {len(jobs)}: {result}", flush=True)
         # All runs so far are written each time, so that Ctrl-C loses nothing.
         is_saved = save(lambda path: write_csv(runs, path), folder / f"pytorch_{name}.csv")
         if not is_saved:
@@ -892,21 +891,16 @@ def make_parser() -> argparse.ArgumentParser:
             f"--{field.name.replace('_', '-')}",
             type=type(field.default),
             choices=CHOICES.get(field.name),
-            metavar=None if field.name in CHOICES else "VALUE",
             default=field.default,
             help=f"{field.metadata['help']} (default: {field.default})",
         )
-    sequence = "the word to draw (default: attention, if it fits)"
-    parser.add_argument("--sequence", metavar="TEXT", help=sequence)
-    read = "what the decoder reads (default: what it writes itself)"
-    parser.add_argument("--read", metavar="TEXT", help=read)
-    experiment = "compare models instead: print a table, write a CSV file, draw a figure"
-    parser.add_argument("--experiment", choices=EXPERIMENTS, help=experiment)
-    runs = "number of seeds of an experiment, counting up from --seed (default: 5)"
-    parser.add_argument("--runs", type=int, metavar="VALUE", default=5, help=runs)
+    add = parser.add_argument
+    add("--sequence", metavar="TEXT", help="the word to draw (default: attention, if it fits)")
+    add("--read", metavar="TEXT", help="what the decoder reads (default: what it writes itself)")
+    add("--experiment", choices=EXPERIMENTS, help="compare models: a table, a CSV file, a figure")
+    add("--runs", type=int, default=5, help="seeds of an experiment, from --seed on (default: 5)")
     assets = Path(__file__).resolve().parent / "assets"
-    where = "where files are written (default: assets/ beside the script)"
-    parser.add_argument("--assets", metavar="DIR", default=assets, help=where)
+    add("--assets", default=assets, help="where files go (default: assets/ beside the script)")
     return parser
 
 

@@ -199,3 +199,12 @@ def test_what_three_models_write_of_twenty_letters_is_what_they_wrote() -> None:
     early = {answer[:i] for i in range(1, 20)}
     expected = {"default": holes, "default, no noise": early, "plain": {answer}}
     assert all(run["writes"] in expected[run["model"]] for run in runs) and len(runs) == 15
+
+
+def test_in_each_seed_the_dot_score_and_teacher_forcing_need_fewer_steps() -> None:
+    default, *others = (
+        values_of("speed", model, "steps to 90%") for model in seq2seq.EXPERIMENTS["speed"].models
+    )
+    assert "in each of the five seeds it needs" in TEXT and len(default) == 5
+    for steps in others:
+        assert all(few < many for few, many in zip(default, steps, strict=True))
