@@ -214,7 +214,7 @@ def draw_example() -> Figure:
         "context": "3. context $c_t$: the sum of the keys, each times its weight",
         "combined": "4. $\\tanh(W_c [c_t ; h_t])$: what was found and what was asked for",
         "W_s": "$W_s$: the features of each French word, times 3",
-        "with": "next word",
+        "with": "next word\n$p(y_t)$",
         "without": "if $c_t$ were 0",
         "matrix": "The attention matrix: step 2 for all three words",
     }

@@ -71,7 +71,7 @@ class Settings:
     lr: float = setting(0.03, "peak learning rate")
     teacher_forcing: float = setting(1.0, "probability of reading the true symbol", 0, 1)
     noise: float = setting(0.2, "probability of reading a random symbol instead", 0, 1)
-    seed: int = setting(0, "fixes all random numbers of the training", 0, 2**32 - 1)
+    seed: int = setting(0, "fixes all random numbers of a training run", 0, 2**32 - 1)
     device: str = setting("cpu", "the device that PyTorch runs on: cpu, cuda, mps")
 
 
@@ -177,7 +177,7 @@ def dot_score(query: Tensor, keys: Tensor) -> Tensor:
 
 
 class AdditiveScore(nn.Module):
-    """Score pairs with a small network (Bahdanau et al. 2015, appendix A.1.2, there with h_t-1)."""
+    """Score pairs with a small network (Bahdanau et al. 2015, appendix A.1.2, with h_{t-1})."""
 
     def __init__(self, hidden_size: int) -> None:
         super().__init__()
@@ -332,7 +332,7 @@ def train(model: Seq2Seq, settings: Settings) -> Iterator[tuple[int, float, floa
     in nats per symbol. Raises FloatingPointError when it or a parameter is no longer finite.
     """
     # Strings and noise have generators of their own: models with the same seed see the same
-    # strings, whatever else is drawn. (Seeds have 32 bits. These differ from the parameters'.)
+    # strings, whatever else is drawn. (These 32-bit seeds differ from the parameters'.)
     strings = torch.Generator().manual_seed(2**32 - 1 - settings.seed)
     noise = torch.Generator().manual_seed((settings.seed + 2**31) % 2**32)
     optimizer = torch.optim.Adam(model.parameters(), fused=True)  # fused: all at once, so faster
@@ -404,9 +404,9 @@ def evaluate(model: Seq2Seq, source: Tensor, settings: Settings) -> dict[str, fl
 
     Is the answer right? Exact match counts strings that are right as a whole, including EOS. Is
     the picture right? Alignment counts output symbols whose largest weight lies on their true
-    source position; the next two count those whose largest weight lies one column beside it. All
-    three are percentages of `letters`: the symbols written, right or wrong, up to the length of the
-    right answer, EOS not among them. If attention chooses nothing, there are none.
+    source position; the next two, those whose largest weight lies one column left or right of it.
+    All three are percentages of `letters`: the symbols written, right or wrong, up to the length of
+    the right answer, EOS not among them. If attention chooses nothing, there are none.
     """
     target = make_targets(source, settings.task)
     tokens, weights = greedy_decode(model, source, max_steps=target.size(1))
@@ -511,7 +511,7 @@ def run(settings: Settings, word: str, read: str | None, folder: Path) -> bool:
 
 
 # ==================================================================================================
-# THE LESSON ENDS HERE. You have seen all that matters: the model, its training, its evaluation.
+# THE LESSON ENDS HERE. You have seen the model, its training and its evaluation.
 # Below are the pictures, the experiments that test what the lesson claims, and the command line.
 # ==================================================================================================
 
@@ -520,7 +520,7 @@ def run(settings: Settings, word: str, read: str | None, folder: Path) -> bool:
 ORANGE, BLUE, GREY = "#E69F00", "#0072B2", "0.45"
 READABLE = 24  # with more symbols than that, an axis has no letters and a matrix no marks
 RING = "ring: where the output symbol comes from"
-SQUARE = "square: where the model looked after the same symbol when it read what it wrote itself"
+SQUARE = "square: where it looked, reading what it wrote itself, after the same symbol"
 
 
 def shorten(text: str) -> str:
@@ -601,8 +601,8 @@ def draw_readings(pairs: dict[str, tuple[Decoded, Decoded]]) -> Figure:
 def animate_decoding(own: Decoded, path: Path) -> None:
     """Write an animation of how the decoder writes a word.
 
-    It has a frame for each symbol, at most 16, each of a second, rests on the last one for three
-    seconds, and starts again.
+    It has a frame for each symbol, at most 16, one a second; it rests on the last for three seconds
+    and starts again.
     """
     decoded = without_end(own)
     num_rows, num_columns = decoded.weights.shape

@@ -74,7 +74,7 @@ def test_every_command_can_be_typed_and_keeps_the_committed_results(
         assert words[words.index("--assets") + 1].startswith("out/")
     assert len(ran) == len(lines) - 6 == 2
     # The flags of a model in the text are those of the experiment.
-    (flags,) = re.findall(r"add `(--[^`]+)` to the second command", TEXT)
+    (flags,) = re.findall(r"For plain, add `(--[^`]+)` to the second command", TEXT)
     seq2seq.main(["--noise", "0", *flags.split(), "--assets", "out/plain"])
     assert ran[-1][0] == seq2seq.Settings(**seq2seq.EXPERIMENTS["alignment"].models["plain"])
     with pytest.raises(SystemExit):
@@ -201,10 +201,10 @@ def test_what_three_models_write_of_twenty_letters_is_what_they_wrote() -> None:
     assert all(run["writes"] in expected[run["model"]] for run in runs) and len(runs) == 15
 
 
-def test_in_each_seed_the_dot_score_and_teacher_forcing_need_fewer_steps() -> None:
-    default, *others = (
+def test_the_dot_score_and_mostly_teacher_forcing_save_steps_with_the_same_seed() -> None:
+    default, additive, free = (
         values_of("speed", model, "steps to 90%") for model in seq2seq.EXPERIMENTS["speed"].models
     )
-    assert "in each of the five seeds it needs" in TEXT and len(default) == 5
-    for steps in others:
-        assert all(few < many for few, many in zip(default, steps, strict=True))
+    assert max(default) < min(additive)
+    assert [few < many for few, many in zip(default, free, strict=True)].count(True) == 4
+    assert "in four seeds of the five it saves steps" in TEXT
