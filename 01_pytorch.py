@@ -563,10 +563,11 @@ def without_end(decoded: Decoded) -> Decoded:
 
 def draw_attention(own: Decoded) -> Figure:
     """Draw the attention matrix of a model that reads what it writes itself."""
-    figure = Figure(figsize=(8, 7), dpi=150, layout="constrained")
+    figure = Figure(figsize=(5, 4.5), dpi=150, layout="constrained")
     axes, decoded = figure.subplots(), without_end(own)
     draw_matrix(axes, decoded, decoded.written)
-    axes.set_title(f"Where the decoder looks{f' ({RING})' if axes.lines else ''}", size=11)
+    if axes.lines:
+        axes.set_title(RING, size=10)
     figure.colorbar(axes.images[0], label="attention weight")
     return figure
 

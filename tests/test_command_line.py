@@ -45,20 +45,20 @@ def test_a_script_runs_whatever_surrounds_it(
 def test_a_run_shows_its_progress_and_ends_with_the_summary(
     tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    settings = small(steps=64, max_length=5, batch_size=32, hidden_size=32)
-    changed = {"steps": 64, "max_length": 5, "batch_size": 32, "hidden_size": 32}
-    given = ["--sequence", "decade", "--read", "fade", "--assets", str(tmp_path)]
+    changed = {"steps": 40, "max_length": 3, "batch_size": 32, "hidden_size": 32}
+    settings = small(**changed)
+    given = ["--sequence", "dec", "--read", "fade", "--assets", str(tmp_path)]
     seq2seq.main([*flags({**SMALL, **changed}), *given])
     lines = capsys.readouterr().out.splitlines()
-    told = [re.fullmatch(r"step (\d+) of 64  loss (\d\.\d{4})  decade -> (.*)", x) for x in lines]
+    told = [re.fullmatch(r"step (\d+) of 40  loss (\d\.\d{4})  dec -> (.*)", x) for x in lines]
     told = {int(line[1]): line.groups()[1:] for line in told if line}
-    assert min(told) == 1 and max(told) == 64 and len(told) == 17
+    assert min(told) == 1 and max(told) == 40 and len(told) == 17
     model = seq2seq.Seq2Seq(settings)
     for step, loss, _ in seq2seq.train(model, settings):
         if step in told:
-            output = seq2seq.decode_word(model, "decade", settings).output
+            output = seq2seq.decode_word(model, "dec", settings).output
             assert told[step] == (f"{loss:.4f}", output)
-    output = seq2seq.decode_word(model, "decade", settings, "fade").output
+    output = seq2seq.decode_word(model, "dec", settings, "fade").output
     found = seq2seq.evaluate(model, seq2seq.evaluation_strings(settings), settings)
     exact, letters, *percentages = found.values()
     alignment, left, right = (f"{value:.2f}%" for value in percentages)

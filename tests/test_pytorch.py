@@ -48,12 +48,13 @@ def test_sources_are_random_strings_with_uniform_lengths_and_padding_after() -> 
     np.testing.assert_allclose(symbols.bincount() / len(symbols), [1 / 6] * 6, atol=0.02)
 
 
-@pytest.mark.parametrize("task", ["reverse", "copy", "every other", "swap pairs"])
+@pytest.mark.parametrize("task", ["reverse", "copy", "every other", "swap pairs", "echo"])
 def test_targets_are_the_string_in_the_tasks_order_then_eos_then_pad(
     source: Tensor, monkeypatch: pytest.MonkeyPatch, task: str
 ) -> None:
     monkeypatch.setitem(seq2seq.TASKS, "every other", lambda length, t: 2 * t)
     monkeypatch.setitem(seq2seq.TASKS, "swap pairs", lambda length, t: t ^ 1)
+    monkeypatch.setitem(seq2seq.TASKS, "echo", lambda length, t: 0 * t)
     positions = seq2seq.source_positions(source, task).tolist()
     targets = seq2seq.make_targets(source, task).tolist()
     for row, places, target in zip(alone(source), positions, targets, strict=True):
@@ -64,6 +65,7 @@ def test_targets_are_the_string_in_the_tasks_order_then_eos_then_pad(
             "every other": range(0, n, 2),
             # Of an odd number of symbols, the last has no partner, and the output ends before it.
             "swap pairs": [i ^ 1 for i in range(n // 2 * 2)],
+            "echo": [0] * n,  # no more symbols than the string has
         }
         expected = [row[0, s].item() for s in order[task]] + [EOS]
         assert target == expected + [PAD] * (10 - len(expected))
