@@ -140,10 +140,10 @@ def report() -> str:
     """Return the four steps for "chat", the first query, and what the mask does."""
     query, keys, mask, W_c, W_s = worked_example()
     context, weights = dot_product_attention(query, keys, mask)
-    lines = ['For "chat", the query h_t asks for the noun in the subject.']
+    lines = [f'For "chat", the query h_t asks for {" and ".join(ASKED["chat"])}.']
     lines += ["Steps 1 and 2, scores h_t . h_s and their softmax, PAD masked:"]
     for word, score, weight in zip(SOURCE, keys @ query[0], weights[0], strict=True):
-        lines += [f"  {word:<9}  score {as_text(score)}  weight {weight:.3f}"]
+        lines += [f"  {word:<9}  score {as_text(score)}  weight {as_text(weight)}"]
     lines += ["Step 3, the context c_t, the weighted sum of the h_s, beside the query h_t:"]
     for name, h, c in zip(FEATURES, query[0], context[0], strict=True):
         lines += [f"  {name:<9}  h_t {as_text(h)}  c_t {as_text(c)}"]

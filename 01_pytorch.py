@@ -864,11 +864,11 @@ EXPERIMENTS = {
             "plain": {"encoder": "forward", "gates": "usual", "embedding_std": 1.0, "noise": 0.0},
         },
         columns=(
+            "exact match",
             "alignment",
             "one column right",
             "listens",
             "counts",
-            "right at 17 random letters",
             "right at 18 different letters",
             "right at 20 different letters",
         ),
