@@ -284,8 +284,8 @@ class Seq2Seq(nn.Module):
 def with_noise(tokens: Tensor, settings: Settings, generator: torch.Generator) -> Tensor:
     """Replace some symbols by random ones, but never PAD, SOS or EOS: (B, T) -> (B, T).
 
-    The decoder then cannot safely rely on the previous symbol to find its position. Noise of this
-    kind is due to Xie et al. 2017, arXiv:1703.02573.
+    The decoder then cannot safely rely on the previous symbol to find its position. Compare Xie et
+    al. 2017, arXiv:1703.02573.
     """
     is_replaced = torch.rand(tokens.shape, generator=generator) < settings.noise
     end = FIRST_SYMBOL + len(settings.alphabet)
@@ -353,7 +353,7 @@ def train(model: Seq2Seq, settings: Settings) -> Iterator[tuple[int, float, floa
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), max_norm=1)
         # 5. The update. The learning rate rises linearly to its peak over the first fifth of the
-        # training, because early gradients mislead, then falls linearly to zero.
+        # training, then falls linearly to zero, as is usual.
         progress = (step - 0.5) / settings.steps  # the middle of the step, so that no rate is zero
         optimizer.param_groups[0]["lr"] = settings.lr * min(progress / 0.2, (1 - progress) / 0.8)
         optimizer.step()
