@@ -207,3 +207,16 @@ def test_the_dot_score_and_mostly_teacher_forcing_save_steps_with_the_same_seed(
     assert max(default) < min(additive)
     assert [few < many for few, many in zip(default, free, strict=True)].count(True) == 4
     assert "in four seeds of the five it saves steps" in TEXT
+
+
+def test_plain_is_right_most_often_on_long_words_of_different_letters_and_least_within_16() -> None:
+    for column, sign in {
+        "right at 18 different letters": 1,
+        "right at 20 different letters": 1,
+        "exact match": -1,
+    }.items():
+        *others, plain = (
+            values_of("alignment", model, column)
+            for model in seq2seq.EXPERIMENTS["alignment"].models
+        )
+        assert min(sign * x for x in plain) > max(sign * x for values in others for x in values)
