@@ -98,7 +98,7 @@ SOURCE = {
     "the (2)": ("object",),
     "cold": ("adjective", "object", "cold"),
     "milk": ("noun", "object", "liquid"),
-    "PAD": (),  # pads a sentence to the longest in its batch, and must get no weight
+    "PAD": (),  # pads a sentence to the length of the longest, and must get no weight
 }
 # What the decoder asks for before it writes each word. It knows the grammar, but not yet the word.
 ASKED = {"chat": ("noun", "subject"), "noir": ("adjective", "subject"), "boit": ("verb",)}
@@ -118,11 +118,11 @@ def feature_vectors(words: dict[str, tuple[str, ...]]) -> np.ndarray:
 
 def worked_example() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Return query (T, d), keys (S, d), mask (S,), W_c (d, 2d) and W_s (V, d)."""
-    query = 2 * feature_vectors(ASKED)  # the 2 makes all scores larger, and so the weights sharper
+    query = 2 * feature_vectors(ASKED)  # the 2 doubles the scores, and so sharpens the weights
     keys = feature_vectors(SOURCE)
     mask = np.array([word != "PAD" for word in SOURCE])
-    # A decoder learns these two matrices. Here W_c, set by hand, adds c_t and h_t, and W_s has a
-    # row for each target word: 3 where the word has a feature, else 0.
+    # A decoder learns these two matrices. Here W_c, two identity matrices, adds c_t and h_t. W_s has
+    # a row for each target word: 3 where the word has a feature, else 0.
     W_c = np.hstack([np.eye(len(FEATURES)), np.eye(len(FEATURES))])
     W_s = 3 * feature_vectors(TARGETS)
     return query, keys, mask, W_c, W_s

@@ -70,7 +70,7 @@ class Settings:
     batch_size: int = setting(64, "strings in a training step", 1)
     lr: float = setting(0.03, "peak learning rate")
     teacher_forcing: float = setting(1.0, "probability of reading the true symbol", 0, 1)
-    noise: float = setting(0.2, "probability of reading a random symbol instead", 0, 1)
+    noise: float = setting(0.2, "probability that a symbol read is made random", 0, 1)
     seed: int = setting(0, "fixes all random numbers of a training run", 0, 2**32 - 1)
     device: str = setting("cpu", "the device that PyTorch runs on: cpu, cuda, mps")
 
@@ -94,7 +94,7 @@ def lengths_of(source: Tensor) -> Tensor:
 def source_positions(source: Tensor, task: str) -> Tensor:
     """Return the source position of each output symbol: (B, S) -> (B, S + 1).
 
-    After the last output symbol of a string the position is -1.
+    After the last output symbol it is -1: for "abc", reversed and padded to 4, 2, 1, 0, -1, -1.
     """
     lengths = lengths_of(source)
     t = torch.arange(source.size(1) + 1, device=source.device)
@@ -152,7 +152,7 @@ class EncoderRNN(nn.Module):
         # can read backward by itself, from packed strings, but trains more slowly on a CPU.)
         last = lengths_of(source) - 1  # (B, 1)
         left_to_right = torch.arange(source.size(1), device=source.device).expand_as(source)
-        right_to_left = (last - left_to_right).clamp(min=0)
+        right_to_left = (last - left_to_right).clamp(min=0)  # for "abc", padded to 4: 2, 1, 0, 0
         orders = (left_to_right, right_to_left)[: len(self.grus)]
         keys, last_states = [], []
         for gru, order in zip(self.grus, orders, strict=True):
@@ -177,7 +177,7 @@ def dot_score(query: Tensor, keys: Tensor) -> Tensor:
 
 
 class AdditiveScore(nn.Module):
-    """Score pairs with a small network (Bahdanau et al. 2015, appendix A.1.2, with h_{t-1})."""
+    """Score pairs by a small network (Bahdanau et al. 2015, appendix A.1.2, there with h_{t-1})."""
 
     def __init__(self, hidden_size: int) -> None:
         super().__init__()
@@ -187,7 +187,7 @@ class AdditiveScore(nn.Module):
 
     def forward(self, query: Tensor, keys: Tensor) -> Tensor:
         """Score every key for every query: (B, T, H), (B, S, H) -> (B, T, S)."""
-        sums = self.W_q(query)[:, :, None] + self.W_k(keys)[:, None]  # (B, T, S, H)
+        sums = self.W_q(query)[:, :, None] + self.W_k(keys)[:, None]  # each pair: (B, T, S, H)
         return self.v(torch.tanh(sums)).squeeze(-1)  # score(h_t, h_s) = v . tanh(W_q h_t + W_k h_s)
 
 
@@ -304,7 +304,7 @@ def training_logits(
 ) -> Tensor:
     """Return the logits for every decoder step of `target`: (B, S), (B, T) -> (B, T, V)."""
     # Full teacher forcing (Williams and Zipser 1989): the decoder reads the true previous symbols,
-    # SOS first. They are known beforehand, so one call handles all decoder steps.
+    # SOS c b a for c b a EOS. They are known beforehand, so one call handles all decoder steps.
     true_previous = F.pad(target[:, :-1], (1, 0), value=SOS)
     if settings.teacher_forcing == 1:
         logits, _, _ = model(source, with_noise(true_previous, settings, generator))
@@ -786,7 +786,7 @@ def run_experiment(name: str, seeds: range, device: str, folder: Path) -> bool:
         runs.append({"model": model_name, **dataclasses.asdict(settings), **measured})
         result = f"{model_name}, seed {seed}, {numbers['exact match']:.2f}% right"
         print(f"{len(runs)} of {len(jobs)}: {result}", flush=True)
-        # All runs so far are written each time, so that Ctrl-C loses nothing.
+        # All runs so far are written each time, so that Ctrl-C loses none of them.
         is_saved = save(lambda path: write_csv(runs, path), folder / f"pytorch_{name}.csv")
         if not is_saved:
             break

@@ -43,11 +43,18 @@ def test_a_script_runs_whatever_surrounds_it(
 
 
 def test_a_run_shows_its_progress_and_ends_with_the_summary(
-    tmp_path: Path, capsys: pytest.CaptureFixture
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     changed = {"steps": 40, "max_length": 3, "batch_size": 32, "hidden_size": 32}
     settings = small(**changed)
     given = ["--sequence", "dec", "--read", "fade", "--assets", str(tmp_path)]
+    drawn = []
+
+    def draw(own: object, path: Path) -> None:
+        drawn.append(own.weights)
+        path.touch()
+
+    monkeypatch.setattr(seq2seq, "animate_decoding", draw)
     seq2seq.main([*flags({**SMALL, **changed}), *given])
     lines = capsys.readouterr().out.splitlines()
     told = [re.fullmatch(r"step (\d+) of 40  loss (\d\.\d{4})  dec -> (.*)", x) for x in lines]
@@ -70,6 +77,7 @@ def test_a_run_shows_its_progress_and_ends_with_the_summary(
     ]
     assert re.fullmatch(r"training time: \d+\.\d s", lines[20]) and exact > 0
     assert lines[21:] == [f"written to {tmp_path}"]
+    assert (drawn[0] == seq2seq.decode_word(model, "dec", settings).weights).all(), "the last one"
 
 
 def test_without_attention_there_is_no_alignment_and_no_matrix_and_the_old_one_stays(
