@@ -121,8 +121,8 @@ def worked_example() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np
     query = 2 * feature_vectors(ASKED)  # the 2 doubles the scores, and so sharpens the weights
     keys = feature_vectors(SOURCE)
     mask = np.array([word != "PAD" for word in SOURCE])
-    # A decoder learns these two matrices. Here W_c, two identity matrices, adds c_t and h_t. W_s has
-    # a row for each target word: 3 where the word has a feature, else 0.
+    # A decoder learns these two matrices. Here W_c, two identity matrices, adds c_t and h_t, and
+    # W_s has a row for each target word: 3 where the word has a feature, else 0.
     W_c = np.hstack([np.eye(len(FEATURES)), np.eye(len(FEATURES))])
     W_s = 3 * feature_vectors(TARGETS)
     return query, keys, mask, W_c, W_s

@@ -429,6 +429,7 @@ def test_the_default_model_reverses_and_looks_at_the_true_column(trained: nn.Mod
     assert found["exact match"] >= 99.9 and found["alignment"] >= 99.9
     decoded = seq2seq.decode_word(trained, "mississippi", settings)
     assert decoded.output == "ippississim" and decoded.written == [*"ippississim", "EOS"]
+    assert decoded.read == ["SOS", *"ippississim"]
     assert decoded.weights[:11].argmax(axis=1).tolist() == decoded.positions == [*range(11)][::-1]
 
 
