@@ -213,6 +213,18 @@ def test_a_figure_that_cannot_be_written_is_one_line_and_the_others_are_written(
     assert (tmp_path / victim).read_bytes() == b"old"
 
 
+def test_an_old_file_stays_until_the_new_one_takes_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "file"
+    path.write_text("old")
+    monkeypatch.setattr(
+        Path, "replace", mock.Mock(side_effect=PermissionError(13, "open elsewhere"))
+    )
+    assert not seq2seq.save(lambda unfinished: unfinished.write_text("new"), path)
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
 def test_a_training_that_diverges_ends_with_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:

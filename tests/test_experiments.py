@@ -73,9 +73,15 @@ def test_the_letter_too_many_stands_once_in_each_place_and_nowhere_else_in_the_s
 # A run
 
 
-def test_a_run_holds_what_was_measured() -> None:
+def test_a_run_holds_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = seq2seq.Settings(max_length=4, hidden_size=32, steps=60, lr=0.05)
+    counts, evaluate = [], seq2seq.evaluate
+    monkeypatch.setattr(
+        seq2seq, "evaluate", lambda *given: counts.append(len(given[1])) or evaluate(*given)
+    )
     found = seq2seq.measure(seq2seq.Seq2Seq(settings), settings)
+    num_checks = int(found["steps to 90%"]) // 10
+    assert counts == [200] * num_checks + [2000] + [500] * (5 + 2)
     # The same, once more and by hand.
     model, source = seq2seq.Seq2Seq(settings), seq2seq.evaluation_strings(settings)
     steps_to_90 = []

@@ -82,6 +82,9 @@ def test_squares_lie_where_the_model_looked_after_the_same_symbol(word: object) 
             # Largest weights of its own reading: SOS 2, b 1, $ 0, b 0. It never read a c.
             squares = [[2, 0], [1, 1], [0, 1], [0, 3], [1, 4], [0, 4]]
             assert marks_of(disturbed, "s") == squares
+    flat = word._replace(weights=np.full((4, 3), 1 / 3))
+    lines = seq2seq.draw_readings({"": (flat, given)}).axes[1].lines
+    assert not any(len(line.get_xdata()) for line in lines), "it looked nowhere in particular"
 
 
 @pytest.mark.parametrize(("length", "num_rows"), [(1, 3), (24, 24), (512, 3), (3, 1025)])
