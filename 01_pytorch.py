@@ -775,7 +775,7 @@ def run_experiment(name: str, seeds: range, device: str, folder: Path) -> bool:
     """
     experiment = EXPERIMENTS[name]
     jobs = [(seed, model_name) for seed in seeds for model_name in experiment.models]
-    runs, is_saved = [], True
+    runs = []
     for seed, model_name in jobs:
         settings = Settings(**experiment.models[model_name], seed=seed, device=device)
         model = Seq2Seq(settings)
@@ -973,8 +973,9 @@ def main(argv: list[str] | None = None) -> None:
     # Run. The matrices are small: a second thread would mostly wait for the first.
     torch.set_num_threads(1)
     symbols, longest = settings.alphabet, settings.max_length
-    fits = set("attention") <= set(symbols) and settings.min_length <= 9 <= longest
-    word = args.sequence or ("attention" if fits else (symbols * longest)[:longest])
+    word = "attention"
+    fits = set(word) <= set(symbols) and settings.min_length <= len(word) <= longest
+    word = args.sequence or (word if fits else (symbols * longest)[:longest])
     seeds = range(args.seed, args.seed + args.runs)
     try:
         with matplotlib.style.context("default"):  # whatever a matplotlibrc says

@@ -4,7 +4,7 @@ import importlib
 from pathlib import Path
 
 import numpy as np
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -31,10 +31,9 @@ def flags(settings: dict[str, object]) -> list[str]:
     return [word for pair in pairs for word in pair]
 
 
-def losses_of(settings: object, model: nn.Module | None = None) -> list[float]:
-    """Train a model, by default a new one, and return its losses."""
-    model = model or seq2seq.Seq2Seq(settings)
-    return [loss for _, loss, _ in seq2seq.train(model, settings)]
+def losses_of(settings: object) -> list[float]:
+    """Train a new model and return its losses."""
+    return [loss for _, loss, _ in seq2seq.train(seq2seq.Seq2Seq(settings), settings)]
 
 
 def decoded(word: str, read: list[str], written: list[str], weights: np.ndarray) -> object:
