@@ -148,8 +148,7 @@ def report() -> str:
     for name, h, c in zip(FEATURES, query[0], context[0], strict=True):
         lines += [f"  {name:<9}  h_t {as_text(h)}  c_t {as_text(c)}"]
     lines += ["Step 4, the probability of the next word, with c_t and with zeros in its place:"]
-    found = final_output(context, query, W_c, W_s)[0]
-    zeros = final_output(np.zeros_like(context), query, W_c, W_s)[0]
+    found, zeros = (final_output(c, query, W_c, W_s)[0] for c in (context, 0 * context))
     for word, with_context, without_context in zip(TARGETS, found, zeros, strict=True):
         lines += [f"  {word:<9}  {with_context:.3f}  {without_context:.3f}"]
     _, unmasked = dot_product_attention(query, keys)
@@ -157,7 +156,9 @@ def report() -> str:
     return "\n".join(lines)
 
 
-def draw_numbers(axes: Axes, values: np.ndarray, labels: list[str], highest: float) -> None:
+def draw_numbers(
+    axes: Axes, title: str, values: np.ndarray, labels: list[str], highest: float = 3
+) -> None:
     """Draw a matrix as numbers on colours from 0 to `highest`; zeros are left blank."""
     shown = np.where(values == 0, np.nan, values)
     axes.imshow(shown, cmap="viridis", vmin=0, vmax=highest, aspect="auto")
@@ -165,61 +166,56 @@ def draw_numbers(axes: Axes, values: np.ndarray, labels: list[str], highest: flo
         if value:
             style = {"color": "black" if value > 0.6 * highest else "white", "size": 9}
             axes.text(column, row, as_text(value), **style, ha="center", va="center")
+    axes.set_title(title, size=10)
     axes.set(xticks=[], yticks=range(len(labels)), yticklabels=labels)
 
 
-def draw_bars(axes: Axes, values: np.ndarray, labels: list[str], colour: str) -> None:
-    """Draw a bar and its label for each row of the matrix to the left."""
-    bars = axes.barh(range(len(values)), values, color=colour)
+def draw_bars(axes: Axes, title: str, values: np.ndarray, colour: str) -> None:
+    """Draw a bar and its number for each row of the matrix to the left; nan is masked."""
+    bars = axes.barh(range(len(values)), np.nan_to_num(values), color=colour)
+    labels = ["masked" if np.isnan(value) else as_text(value) for value in values]
     axes.bar_label(bars, labels, size=9, padding=2)
-    axes.set(ylim=(len(values) - 0.5, -0.5), xlim=(0, 1.7 * values.max()), xticks=[], yticks=[])
+    axes.set_title(title, size=10)
+    limit = 1.7 * np.nanmax(values)
+    axes.set(ylim=(len(values) - 0.5, -0.5), xlim=(0, limit), xticks=[], yticks=[])
 
 
 def draw_example() -> Figure:
     """Draw the four steps for "chat" from top to bottom, then the attention matrix."""
     query, keys, mask, W_c, W_s = worked_example()
     context, weights = dot_product_attention(query, keys, mask)
-    figure = Figure(figsize=(8, 10.5), dpi=150, layout="constrained")
+    figure = Figure(figsize=(8, 10.5), dpi=150)
+    figure.subplots_adjust(left=0.08, right=0.99, top=0.93, bottom=0.03, wspace=0.04, hspace=0.35)
     rows = [["query", ".", "."], ["keys", "scores", "weights"], ["context", ".", "."]]
     rows += [["combined", ".", "."], ["W_s", "with", "without"], ["matrix"] * 3]
     heights = [1, 8, 1, 1, 5, 4]
     panels = figure.subplot_mosaic(rows, width_ratios=[9, 2.5, 2.5], height_ratios=heights)
     blue, orange, grey = "#0072B2", "#E69F00", "0.7"
-    draw_numbers(panels["query"], query[:1], ["$h_t$"], highest=3)
+    title = "query $h_t$: what the decoder asks for before it writes chat"
+    draw_numbers(panels["query"], title, query[:1], ["$h_t$"])
     panels["query"].xaxis.tick_top()
     panels["query"].set_xticks(range(len(FEATURES)), FEATURES, size=9, rotation=30, ha="left")
     # Steps 1 and 2.
-    scores = keys @ query[0]
-    labels = [as_text(score) for score in scores[mask]] + ["masked"]
-    draw_numbers(panels["keys"], keys, list(SOURCE), highest=3)
-    draw_bars(panels["scores"], scores, labels, blue)
-    draw_bars(panels["weights"], weights[0], [as_text(weight) for weight in weights[0]], orange)
+    title = "keys $h_s$: the features of each source word"
+    draw_numbers(panels["keys"], title, keys, list(SOURCE))
+    scores = np.where(mask, keys @ query[0], np.nan)
+    draw_bars(panels["scores"], "1. scores\n$h_t \\cdot h_s$", scores, blue)
+    draw_bars(panels["weights"], "2. weights\n$\\alpha_{ts}$", weights[0], orange)
     # Steps 3 and 4.
-    draw_numbers(panels["context"], context[:1], ["$c_t$"], highest=3)
+    title = "3. context $c_t$: the sum of the keys, each times its weight"
+    draw_numbers(panels["context"], title, context[:1], ["$c_t$"])
+    title = "4. $\\tanh(W_c [c_t ; h_t])$: what was found and what was asked for"
     combined = attentional_state(context[:1], query[:1], W_c)
-    draw_numbers(panels["combined"], combined, ["$\\tanh$"], highest=3)
-    draw_numbers(panels["W_s"], W_s, list(TARGETS), highest=3)
-    found = final_output(context, query, W_c, W_s)[0]
-    zeros = final_output(np.zeros_like(context), query, W_c, W_s)[0]
-    draw_bars(panels["with"], found, [as_text(value) for value in found], orange)
-    draw_bars(panels["without"], zeros, [as_text(value) for value in zeros], grey)
+    draw_numbers(panels["combined"], title, combined, ["$\\tanh$"])
+    title = "$W_s$: the features of each French word, times 3"
+    draw_numbers(panels["W_s"], title, W_s, list(TARGETS))
+    found, zeros = (final_output(c, query, W_c, W_s)[0] for c in (context, 0 * context))
+    draw_bars(panels["with"], "next word\n$p(y_t)$", found, orange)
+    draw_bars(panels["without"], "if $c_t$ were 0", zeros, grey)
     # The attention matrix.
-    draw_numbers(panels["matrix"], weights, list(ASKED), highest=1)
+    title = "The attention matrix: step 2 for all three words"
+    draw_numbers(panels["matrix"], title, weights, list(ASKED), highest=1)
     panels["matrix"].set_xticks(range(len(SOURCE)), SOURCE)
-    titles = {
-        "query": "query $h_t$: what the decoder asks for before it writes chat",
-        "keys": "keys $h_s$: the features of each source word",
-        "scores": "1. scores\n$h_t \\cdot h_s$",
-        "weights": "2. weights\n$\\alpha_{ts}$",
-        "context": "3. context $c_t$: the sum of the keys, each times its weight",
-        "combined": "4. $\\tanh(W_c [c_t ; h_t])$: what was found and what was asked for",
-        "W_s": "$W_s$: the features of each French word, times 3",
-        "with": "next word\n$p(y_t)$",
-        "without": "if $c_t$ were 0",
-        "matrix": "The attention matrix: step 2 for all three words",
-    }
-    for name, title in titles.items():
-        panels[name].set_title(title, size=10)
     return figure
 
 
@@ -235,17 +231,19 @@ def main(argv: list[str] | None = None) -> None:
     folder = Path(parser.parse_args(argv).assets)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
+        unfinished = tempfile.TemporaryDirectory(dir=folder, prefix=".")
     except OSError as error:
         parser.error(f"argument --assets: {error}")
     print(report())
     path = folder / "scratch_attention_weights.png"
     try:
         # An older figure is replaced only when the new one is finished.
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".") as unfinished:
-            with matplotlib.style.context("default"):  # whatever a matplotlibrc says
-                draw_example().savefig(Path(unfinished) / path.name)
-            (Path(unfinished) / path.name).replace(path)
+        with (
+            unfinished as name,
+            matplotlib.style.context("default"),
+        ):  # whatever a matplotlibrc says
+            draw_example().savefig(Path(name) / path.name)
+            (Path(name) / path.name).replace(path)
     except OSError as error:
         parser.exit(1, f"{parser.prog}: error: {path}: {error.strerror or error}\n")
     print(f"written to {folder}")

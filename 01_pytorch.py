@@ -617,7 +617,7 @@ def animate_decoding(own: Decoded, path: Path) -> None:
     left.set(xlim=right.get_xlim(), ylim=(0, 1))
     # The layout is that of the whole matrix, which has the widest labels, and stays as it is.
     figure.draw_without_rendering()
-    figure.set_layout_engine("none")
+    figure.set_layout_engine(None)
     writer = PillowWriter(fps=1)
     with writer.saving(figure, path, dpi=100):
         ends = np.linspace(1, num_rows, min(16, num_rows)).astype(int)
@@ -741,13 +741,10 @@ def measure(model: Seq2Seq, settings: Settings) -> dict[str, float]:
 
 
 def cell(values: list[float]) -> str:
-    """Return the median and the range of some runs, as 5.4 (4.5 to 6.9)."""
-    texts = []
-    for number in (float(np.median(values)), min(values), max(values)):
-        digits = 2 if number < 1 or 99 < number < 100 else 1 if number < 10 else 0
-        texts.append(f"{number:.{digits}f}".removesuffix(".00").removesuffix(".0"))
-    middle, low, high = texts
-    return middle if low == high else f"{middle} ({low} to {high})"
+    """Return the median and the range of some runs, as 5.4 (4.5-6.9)."""
+    numbers = float(np.median(values)), min(values), max(values)
+    middle, low, high = (f"{number:.1f}".removesuffix(".0") for number in numbers)
+    return middle if low == high else f"{middle} ({low}-{high})"
 
 
 def markdown_table(runs: list[dict], columns: tuple[str, ...]) -> str:

@@ -12,8 +12,6 @@ import torch
 from lesson import looking_at, seq2seq, small
 from torch import Tensor
 
-# One letter too many
-
 
 def counts(source: Tensor, tokens: Tensor) -> Tensor:
     """Look at the column that the number of the decoder step gives, whatever is read."""
@@ -47,30 +45,21 @@ def mixes(source: Tensor, tokens: Tensor) -> Tensor:
 def test_one_letter_too_many_tells_counting_from_listening_whatever_the_picture(
     looks: Callable, expected: tuple[float, float]
 ) -> None:
+    seen = []
+
     def model(source: Tensor, tokens: Tensor) -> tuple:
+        seen.append((source.tolist(), tokens.tolist()))
         return looking_at(looks(source, tokens), source.size(1), tokens)
 
     found = seq2seq.one_letter_too_many(model, seq2seq.Settings())
     found = found["counts"], found["listens"]
     assert found == pytest.approx(expected, abs=6 if looks is mixes else 0.1)
-
-
-def test_the_letter_too_many_stands_once_in_each_place_and_nowhere_else_in_the_string() -> None:
-    seen = []
-
-    def model(source: Tensor, tokens: Tensor) -> tuple:
-        seen.append((source.tolist(), tokens.tolist()))
-        return looking_at(counts(source, tokens), source.size(1), tokens)
-
-    seq2seq.one_letter_too_many(model, seq2seq.Settings(max_length=9))
+    # The letter too many stands once in each place, and nowhere else in the string.
+    assert len(seen) == 15
     for place, (source, tokens) in enumerate(seen[1:], start=1):
         for string, reading in zip(source, tokens, strict=True):
             extra = reading.pop(place)
-            assert reading == [seq2seq.SOS, *string[::-1]] and len({*string, extra}) == 10
-    assert len(seen) == 8
-
-
-# A run
+            assert reading == [seq2seq.SOS, *string[::-1]] and len({*string, extra}) == 17
 
 
 def test_a_run_holds_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,72 +78,64 @@ def test_a_run_holds_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
         if step == 20:
             assert found["loss at step 20"] == pytest.approx(loss, abs=1e-4)
         if step % 10 == 0:
-            exact_match = seq2seq.evaluate(model, source[:200], settings)["exact match"]
+            exact_match = evaluate(model, source[:200], settings)["exact match"]
             steps_to_90 += [step] if exact_match >= 90 else []
     assert found["steps to 90%"] == steps_to_90[0] < 60
     assert found["ms per step"] == pytest.approx(1000 * seconds / 60, rel=0.9)
     assert found["seconds to 90%"] < found["ms per step"] * 0.06
-    expected = seq2seq.evaluate(model, source, settings)
-    expected |= seq2seq.one_letter_too_many(model, settings)
-    for name, value in expected.items():
-        assert found[name] == pytest.approx(value, abs=1e-4)
+    expected = evaluate(model, source, settings) | seq2seq.one_letter_too_many(model, settings)
     right = []
     for length in range(1, 6):
         fixed = dataclasses.replace(settings, min_length=length, max_length=length)
         source = seq2seq.evaluation_strings(fixed, 500)
-        right.append(seq2seq.evaluate(model, source, settings)["exact match"])
-        assert found[f"right at {length} random letters"] == pytest.approx(right[-1], abs=1e-4)
-    assert "right at 6 random letters" not in found
-    assert found["90% right up to length"] == [*(x >= 90 for x in right), False].index(False)
+        right.append(evaluate(model, source, settings)["exact match"])
+        expected[f"right at {length} random letters"] = right[-1]
+    expected["90% right up to length"] = [*(x >= 90 for x in right), False].index(False)
     source = seq2seq.different_symbols(settings, 500, 18)
     assert all(len(set(string)) == 18 for string in source.tolist()) and source.min() >= 3
-    right = seq2seq.evaluate(model, source, settings)["exact match"]
-    assert found["right at 18 different letters"] == right
+    expected["right at 18 different letters"] = evaluate(model, source, settings)["exact match"]
+    for name, value in expected.items():
+        assert found[name] == pytest.approx(value, abs=1e-4)
 
 
 @pytest.mark.parametrize("changes", [{}, {"max_length": 2}, {"attention": "uniform"}])
 def test_what_cannot_be_measured_is_nan(changes: dict) -> None:
     settings = small(**changes)
     found = seq2seq.measure(seq2seq.Seq2Seq(settings), settings)
-    assert "right at 6 different letters" in found, "more than the alphabet has"
     assert math.isnan(found["counts"]) == math.isnan(found["listens"]) == bool(changes)
     assert math.isnan(found["alignment"]) == ("attention" in changes)
 
 
 def test_a_cell_tells_the_median_and_the_range() -> None:
     cell = seq2seq.cell
-    assert cell([3.0, 1.0, 5.0, 2.1]) == "2.5 (1 to 5)" and cell([0.004, 0.0]) == "0"
-    assert cell([99.95, 99.8, 100.0]) == "99.95 (99.80 to 100)" and cell([98.9, 10.4])[-3:] == "99)"
-    assert cell([150, math.inf, 130]) == "150 (130 to inf)"
-
-
-# An experiment from end to end
-
-
-@pytest.fixture
-def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Replace an experiment by one with two small models."""
-    models = {f"{n} steps": {"max_length": 4, "hidden_size": 8, "steps": n} for n in (20, 30)}
-    experiment = seq2seq.Experiment(models, ("exact match", "alignment"), None)
-    monkeypatch.setitem(seq2seq.EXPERIMENTS, "speed", experiment)
-
-
-def read_csv(path: Path) -> list[dict[str, str]]:
-    """Return the lines of a CSV file."""
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+    assert cell([3.0, 1.0, 5.0, 2.1]) == "2.5 (1-5)" and cell([0.004, 0.0]) == "0"
+    assert cell([99.95, 99.8, 100.0]) == "100 (99.8-100)"
+    assert cell([150, math.inf, 130]) == "150 (130-inf)"
 
 
 RUNS = [("20 steps", "7"), ("30 steps", "7"), ("20 steps", "8"), ("30 steps", "8")]
 
 
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
+    """Replace an experiment by one with two small models; return its command line."""
+    models = {f"{n} steps": {"max_length": 4, "hidden_size": 8, "steps": n} for n in (20, 30)}
+    experiment = seq2seq.Experiment(models, ("exact match", "alignment"), None)
+    monkeypatch.setitem(seq2seq.EXPERIMENTS, "speed", experiment)
+    return ["--experiment", "speed", "--seed", "7", "--runs", "2", "--assets", str(tmp_path)]
+
+
+def read_csv(folder: Path) -> list[dict[str, str]]:
+    assert [path.name for path in folder.iterdir()] == ["pytorch_speed.csv"]
+    with (folder / "pytorch_speed.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
 def test_an_experiment_prints_the_medians_of_the_raw_results_that_it_writes(
-    tiny: None, tmp_path: Path, capsys: pytest.CaptureFixture
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    command = ["--experiment", "speed", "--seed", "7", "--runs", "2", "--assets", str(tmp_path)]
     seq2seq.main(command)
-    assert [path.name for path in tmp_path.iterdir()] == ["pytorch_speed.csv"]
-    runs = read_csv(tmp_path / "pytorch_speed.csv")
+    runs = read_csv(tmp_path)
     assert [(run["model"], run["seed"]) for run in runs] == RUNS, "seeds in the outer loop"
     # What was measured after other models is what is measured alone.
     settings = seq2seq.Settings(max_length=4, hidden_size=8, steps=20, seed=8)
@@ -176,29 +157,28 @@ def test_an_experiment_prints_the_medians_of_the_raw_results_that_it_writes(
 
 
 def test_what_was_measured_before_an_interrupt_is_kept(
-    tiny: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     measure, measured = seq2seq.measure, []
 
     def interrupted(model: object, settings: object) -> dict:
-        if len(measured) == 3:
+        if len(measured) == 2:
             raise KeyboardInterrupt
         measured.append(settings)
         return measure(model, settings)
 
     monkeypatch.setattr(seq2seq, "measure", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        seq2seq.main(["--experiment", "speed", "--assets", str(tmp_path)])
-    assert [path.name for path in tmp_path.iterdir()] == ["pytorch_speed.csv"]
-    assert len(read_csv(tmp_path / "pytorch_speed.csv")) == 3
+        seq2seq.main(command)
+    assert len(read_csv(tmp_path)) == 2
 
 
 def test_results_that_cannot_be_written_end_the_experiment_and_are_printed_all_the_same(
-    tiny: None, tmp_path: Path, capsys: pytest.CaptureFixture
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     (tmp_path / "pytorch_speed.csv").mkdir()
     with pytest.raises(SystemExit) as stopped:
-        seq2seq.main(["--experiment", "speed", "--assets", str(tmp_path)])
+        seq2seq.main(command)
     told, error = capsys.readouterr()
     assert stopped.value.code == 1 and len(error.splitlines()) == 1 and "speed.csv" in error
     assert "| 20 steps |" in told and "written" not in told and "2 of" not in told

@@ -14,6 +14,14 @@ from torch.nn import functional as F
 PAD, SOS, EOS = seq2seq.PAD, seq2seq.SOS, seq2seq.EOS
 
 
+@pytest.fixture(scope="module")
+def trained() -> nn.Module:
+    """Return the model of the default run."""
+    model = seq2seq.Seq2Seq(seq2seq.Settings())
+    list(seq2seq.train(model, seq2seq.Settings()))
+    return model
+
+
 @pytest.fixture
 def model() -> nn.Module:
     """Return a small untrained model."""
@@ -49,28 +57,30 @@ def test_sources_are_random_strings_with_uniform_lengths_and_padding_after() -> 
     np.testing.assert_allclose(symbols.bincount() / len(symbols), [1 / 6] * 6, atol=0.02)
 
 
-@pytest.mark.parametrize("task", ["reverse", "copy", "every other", "swap twos", "echo"])
+ORDERS = {
+    "reverse": lambda length, t: length - t - 1,
+    "copy": lambda length, t: t,
+    "every other": lambda length, t: 2 * t,
+    "swap twos": lambda length, t: t ^ 2,  # 2, 3, 0, 1, ..., as far as the first position outside
+    "echo": lambda length, t: 0 * t,  # no more symbols than the string has
+}
+
+
+@pytest.mark.parametrize("task", ORDERS)
 def test_targets_are_the_string_in_the_tasks_order_then_eos_then_pad(
     source: Tensor, monkeypatch: pytest.MonkeyPatch, task: str
 ) -> None:
-    monkeypatch.setitem(seq2seq.TASKS, "every other", lambda length, t: 2 * t)
-    monkeypatch.setitem(seq2seq.TASKS, "swap twos", lambda length, t: t ^ 2)
-    monkeypatch.setitem(seq2seq.TASKS, "echo", lambda length, t: 0 * t)
+    if task not in seq2seq.TASKS:
+        monkeypatch.setitem(seq2seq.TASKS, task, ORDERS[task])
     positions = seq2seq.source_positions(source, task).tolist()
     targets = seq2seq.make_targets(source, task).tolist()
     for row, places, target in zip(alone(source), positions, targets, strict=True):
         n = row.size(1)
-        order = {
-            "reverse": range(n)[::-1],
-            "copy": range(n),
-            "every other": range(0, n, 2),
-            # 2, 3, 0, 1, 6, 7, 4, 5, ..., as far as the first position outside
-            "swap twos": list(itertools.takewhile(lambda s, n=n: s < n, (t ^ 2 for t in range(n)))),
-            "echo": [0] * n,  # no more symbols than the string has
-        }
-        expected = [row[0, s].item() for s in order[task]] + [EOS]
+        order = (ORDERS[task](n, t) for t in range(n))
+        order = [*itertools.takewhile(lambda s, n=n: s < n, order)]
+        assert places == order + [-1] * (10 - len(order))
+        expected = [row[0, s].item() for s in order] + [EOS]
         assert target == expected + [PAD] * (10 - len(expected))
-        assert places == [*order[task], *[-1] * (11 - len(expected))]
 
 
 # The encoder
@@ -140,18 +150,20 @@ def test_attention_is_that_of_the_other_script_and_pytorchs_and_padding_gets_exa
     assert weights[:, 0].tolist() == [pytest.approx([0.2] * 5), [0.5, 0.5, 0, 0, 0]]
 
 
-def test_a_decoder_step_is_gru_attention_tanh_and_a_linear_layer(model: nn.Module) -> None:
+@pytest.mark.parametrize("attention", ["dot", "none"])
+def test_a_decoder_step_is_gru_attention_tanh_and_a_linear_layer(attention: str) -> None:
     torch.manual_seed(0)
     tokens, state, keys = torch.tensor([[4]]), torch.randn(1, 1, 8), torch.randn(1, 5, 8)
-    logits, new_state, weights = model.decoder(tokens, state, keys, torch.ones(1, 5) > 0)
-    _, query = model.decoder.gru(model.decoder.embedding.weight[4].view(1, 1, 5), state)
-    alpha = (keys[0] @ query[0, 0]).softmax(dim=0)
+    decoder = seq2seq.Seq2Seq(small(attention=attention)).decoder
+    logits, new_state, weights = decoder(tokens, state, keys, torch.ones(1, 5) > 0)
+    _, query = decoder.gru(decoder.embedding.weight[4].view(1, 1, 5), state)
+    alpha = (keys[0] @ query[0, 0]).softmax(dim=0) * (attention == "dot")
     found_and_asked = torch.cat([alpha @ keys[0], query[0, 0]])
-    W_c, W_s = model.decoder.W_c, model.decoder.W_s
+    W_c, W_s = decoder.W_c, decoder.W_s
     expected = W_s.weight @ torch.tanh(W_c.weight @ found_and_asked + W_c.bias) + W_s.bias
     torch.testing.assert_close(logits[0, 0], expected)
     torch.testing.assert_close(weights[0, 0], alpha)
-    assert torch.equal(new_state, query)
+    assert torch.equal(new_state, query), "what was found does not enter the state"
 
 
 def test_many_steps_and_strings_at_once_are_as_one_by_one(
@@ -172,22 +184,6 @@ def test_many_steps_and_strings_at_once_are_as_one_by_one(
         torch.testing.assert_close(state[:, 0], last_state[:, b])
 
 
-def test_what_was_found_does_not_enter_the_state_and_without_attention_nothing_is_found(
-    any_model: nn.Module,
-) -> None:
-    torch.manual_seed(0)
-    keys = torch.randn(2, 5, 8, requires_grad=True)
-    start = torch.randn(1, 2, 8, requires_grad=True)
-    tokens, mask = torch.randint(3, 9, (2, 3)), torch.ones(2, 5, dtype=torch.bool)
-    logits, state, _ = any_model.decoder(tokens, start, keys, mask)
-    options = {"retain_graph": True, "allow_unused": True}
-    to_keys, to_start = torch.autograd.grad(state.sum(), (keys, start), **options)
-    assert to_keys is None and (to_start != 0).all()
-    to_keys, to_start = torch.autograd.grad(logits.square().sum(), (keys, start), **options)
-    assert (to_start != 0).all()
-    assert to_keys is None if any_model.decoder.score is None else (to_keys != 0).all()
-
-
 # Training
 
 
@@ -204,10 +200,10 @@ def observed(settings: object) -> tuple[nn.Module, list[tuple], list[tuple]]:
 def test_training_is_adam_on_the_clipped_gradients_of_the_cross_entropy_per_symbol(
     task: str,
 ) -> None:
-    settings = small(task=task, noise=0.0, steps=10)
+    settings = small(task=task, noise=0.0, lr=0.5, steps=10)
     model, told, read = observed(settings)
     reference = seq2seq.Seq2Seq(settings)
-    optimizer = torch.optim.Adam(reference.parameters())
+    optimizer, norms = torch.optim.Adam(reference.parameters()), []
     for t, (source, tokens) in enumerate(read):
         terms = []
         targets = seq2seq.make_targets(source, task)
@@ -220,21 +216,13 @@ def test_training_is_adam_on_the_clipped_gradients_of_the_cross_entropy_per_symb
         assert told[t][:2] == (t + 1, pytest.approx(loss.item(), rel=1e-4))
         optimizer.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(reference.parameters(), 1)
-        optimizer.param_groups[0]["lr"] = 0.03 * np.interp(t + 0.5, [0, 2, 10], [0, 1, 0]).item()
+        norms.append(nn.utils.clip_grad_norm_(reference.parameters(), 1))
+        optimizer.param_groups[0]["lr"] = 0.5 * np.interp(t + 0.5, [0, 2, 10], [0, 1, 0]).item()
         optimizer.step()
     for parameter, expected in zip(model.parameters(), reference.parameters(), strict=True):
         torch.testing.assert_close(parameter, expected, atol=1e-4, rtol=1e-3)
     seconds = [0.0, *(seconds for _, _, seconds in told)]
-    assert seconds == sorted(set(seconds)) and (source == PAD).any()
-
-
-def test_long_gradients_are_cut_to_length_1(model: nn.Module) -> None:
-    with torch.no_grad():
-        model.decoder.W_s.weight *= 100
-    next(seq2seq.train(model, small()))
-    norms = torch.stack([parameter.grad.norm() for parameter in model.parameters()])
-    assert norms.norm().item() == pytest.approx(1, abs=1e-3)
+    assert seconds == sorted(set(seconds)) and (source == PAD).any() and max(norms) > 1.5
 
 
 def test_the_seed_draws_weights_and_strings_and_the_evaluation_has_its_own() -> None:
@@ -259,12 +247,6 @@ def test_what_a_model_learns_depends_on_its_settings_alone(changes: dict) -> Non
     pairs = zip(seq2seq.train(models[0], settings), seq2seq.train(models[1], other), strict=True)
     losses = [(first[1], second[1]) for first, second in pairs]
     assert losses == list(zip(alone, other_alone, strict=True))
-
-
-def test_models_with_the_same_seed_see_the_same_strings() -> None:
-    changes = {}, {"noise": 0.0}, {"attention": "none"}, {"encoder": "forward"}
-    seen = [observed(small(**change))[2] for change in changes]
-    assert all(torch.equal(run[1][0], seen[0][1][0]) for run in seen)
 
 
 def test_every_setting_arrives_in_training() -> None:
@@ -314,21 +296,6 @@ def test_a_step_reads_the_true_symbol_its_own_or_noise_as_often_as_it_should(
     for read_by_right, expected in ((true, ratio), (own, 1 - ratio)):
         found = (tokens == read_by_right)[differ].float().mean().item()
         assert found == pytest.approx(0.7 * expected + 0.3 / 6, abs=0.03)
-
-
-def test_noise_replaces_symbols_only() -> None:
-    tokens = torch.tensor([[PAD, SOS, EOS, 3]] * 2000)
-    noisy = seq2seq.with_noise(tokens, small(noise=1.0), torch.Generator())
-    assert torch.equal(noisy[:, :3], tokens[:, :3])
-    np.testing.assert_allclose(noisy[:, 3].bincount() / 2000, [0] * 3 + [1 / 6] * 6, atol=0.03)
-    assert torch.equal(seq2seq.with_noise(tokens, small(noise=0.0), torch.Generator()), tokens)
-
-
-@pytest.mark.parametrize(("steps", "lr"), [(5, 1e38), (1, 1e39)])
-def test_training_that_diverges_stops_and_names_the_step(steps: int, lr: float) -> None:
-    settings = small(steps=steps, lr=lr)
-    with pytest.raises(FloatingPointError, match=rf"step \d of {steps}"):
-        list(seq2seq.train(seq2seq.Seq2Seq(settings), settings))
 
 
 # Decoding and metrics
@@ -391,16 +358,6 @@ def test_exact_match_wants_every_symbol_and_eos_and_alignment_the_true_column(
     model.decoder = Scripted([[EOS]] * 4, [[0]] * 4)
     found = seq2seq.evaluate(model, source, small())
     assert found["exact match"] == found["letters"] == 0 and math.isnan(found["alignment"])
-
-
-@pytest.mark.parametrize("attention", ["uniform", "none"])
-def test_a_model_that_chooses_nothing_has_no_alignment(attention: str) -> None:
-    settings = small(attention=attention)
-    found = seq2seq.evaluate(
-        seq2seq.Seq2Seq(settings), seq2seq.evaluation_strings(settings, 9), settings
-    )
-    assert found.pop("exact match") == found.pop("letters") == 0
-    assert len(found) == 3 and all(math.isnan(value) for value in found.values())
 
 
 def test_a_word_is_written_as_the_decoder_says_and_eos_ends_it() -> None:
