@@ -132,7 +132,9 @@ def worked_example() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np
 
 
 def as_text(value: float) -> str:
-    """Return a number with three decimals, or with none if it is whole."""
+    """Return a number with three decimals, or with none if it is whole; nan means masked."""
+    if np.isnan(value):
+        return "masked"
     return f"{value:.3f}" if value % 1 else f"{value:.0f}"
 
 
@@ -142,7 +144,8 @@ def report() -> str:
     context, weights = dot_product_attention(query, keys, mask)
     lines = [f'For "chat", the query h_t asks for {" and ".join(ASKED["chat"])}.']
     lines += ["Steps 1 and 2, scores h_t . h_s and their softmax, PAD masked:"]
-    for word, score, weight in zip(SOURCE, keys @ query[0], weights[0], strict=True):
+    scores = np.where(mask, keys @ query[0], np.nan)
+    for word, score, weight in zip(SOURCE, scores, weights[0], strict=True):
         lines += [f"  {word:<9}  score {as_text(score)}  weight {as_text(weight)}"]
     lines += ["Step 3, the context c_t, the weighted sum of the h_s, beside the query h_t:"]
     for name, h, c in zip(FEATURES, query[0], context[0], strict=True):
@@ -171,10 +174,9 @@ def draw_numbers(
 
 
 def draw_bars(axes: Axes, title: str, values: np.ndarray, colour: str) -> None:
-    """Draw a bar and its number for each row of the matrix to the left; nan is masked."""
+    """Draw a bar and its number for each row of the matrix to the left."""
     bars = axes.barh(range(len(values)), np.nan_to_num(values), color=colour)
-    labels = ["masked" if np.isnan(value) else as_text(value) for value in values]
-    axes.bar_label(bars, labels, size=9, padding=2)
+    axes.bar_label(bars, [as_text(value) for value in values], size=9, padding=2)
     axes.set_title(title, size=10)
     limit = 1.7 * np.nanmax(values)
     axes.set(ylim=(len(values) - 0.5, -0.5), xlim=(0, limit), xticks=[], yticks=[])

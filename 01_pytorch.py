@@ -61,7 +61,7 @@ class Settings:
     min_length: int = setting(1, "symbols in the shortest string", 1)
     max_length: int = setting(16, "symbols in the longest string", 1, 512)
     encoder: str = setting("bidirectional", "how the source is read")
-    gates: str = setting("forgetful", "initial update gates of the encoder: about 1/8, or 1/2")
+    gates: str = setting("forgetful", "the encoder's initial update gates: 1/8, or usual 1/2")
     attention: str = setting("dot", "how the decoder scores the keys")
     hidden_size: int = setting(64, "numbers in a state", 1)
     embedding_size: int = setting(16, "numbers in an embedding", 1)
@@ -70,7 +70,7 @@ class Settings:
     batch_size: int = setting(64, "strings in a training step", 1)
     lr: float = setting(0.03, "peak learning rate")
     teacher_forcing: float = setting(1.0, "probability of reading the true symbol", 0, 1)
-    noise: float = setting(0.2, "probability that a symbol read is made random", 0, 1)
+    noise: float = setting(0.2, "probability of reading a random symbol instead", 0, 1)
     seed: int = setting(0, "fixes all random numbers of a training run", 0, 2**32 - 1)
     device: str = setting("cpu", "the device that PyTorch runs on: cpu, cuda, mps")
 
@@ -137,7 +137,7 @@ class EncoderRNN(nn.Module):
             nn.GRU(settings.embedding_size, size, batch_first=True) for _ in range(count)
         )
         for gru in self.grus:
-            # PyTorch's bias is that of the reset gate, then the update gate, then the new state.
+            # PyTorch keeps three biases in one vector: reset gate, update gate, new state.
             update_gate = slice(size, 2 * size)
             with torch.no_grad():
                 gru.bias_ih_l0[update_gate] += GATES[settings.gates]  # sigmoid(-2) is near 1/8
@@ -148,8 +148,8 @@ class EncoderRNN(nn.Module):
         Returns keys (B, S, H), which mean nothing at PAD, and the last state (1, B, H): that of
         each GRU after the last symbol that it reads, side by side.
         """
-        # Two orders of reading: as it stands, and mirrored within the string's own length. (nn.GRU
-        # can read backward by itself, from packed strings, but trains more slowly on a CPU.)
+        # Two orders of reading: the string as it stands, and mirrored within its own length. (From
+        # packed strings nn.GRU can read backward by itself, but it trains more slowly on a CPU.)
         last = lengths_of(source) - 1  # (B, 1)
         left_to_right = torch.arange(source.size(1), device=source.device).expand_as(source)
         right_to_left = (last - left_to_right).clamp(min=0)  # for "abc", padded to 4: 2, 1, 0, 0
@@ -304,7 +304,7 @@ def training_logits(
 ) -> Tensor:
     """Return the logits for every decoder step of `target`: (B, S), (B, T) -> (B, T, V)."""
     # Full teacher forcing (Williams and Zipser 1989): the decoder reads the true previous symbols,
-    # SOS c b a for c b a EOS. They are known beforehand, so one call handles all decoder steps.
+    # SOS c b a to write c b a EOS. They are known beforehand, so one call handles all steps.
     true_previous = F.pad(target[:, :-1], (1, 0), value=SOS)
     if settings.teacher_forcing == 1:
         logits, _, _ = model(source, with_noise(true_previous, settings, generator))
@@ -519,8 +519,8 @@ def run(settings: Settings, word: str, read: str | None, folder: Path) -> bool:
 
 ORANGE, BLUE, GREY = "#E69F00", "#0072B2", "0.45"
 READABLE = 24  # with more symbols than that, an axis has no letters and a matrix no marks
-RING = "ring: where the output symbol comes from"
-SQUARE = "square: where it looked, reading what it wrote itself, after the same symbol"
+RING = "ring: where the right symbol comes from"
+SQUARE = "square: where it looked, undisturbed, after reading the same symbol"
 
 
 def shorten(text: str) -> str:
@@ -539,8 +539,8 @@ def draw_marks(axes: Axes, marker: str, columns: Sequence[int], rows: Sequence[i
 def draw_matrix(axes: Axes, decoded: Decoded, labels: list[str]) -> None:
     """Draw attention weights: a row for each decoder step, a column for each source symbol.
 
-    A ring marks the source position from which an output symbol should come, so that one can see
-    when a picture is one column off. Rows without a label stay white.
+    A ring marks the source position from which the right symbol comes, so that one can see when a
+    picture is one column off. Rows without a label stay white.
     """
     weights = decoded.weights.copy()
     weights[len(labels) :] = math.nan
@@ -705,8 +705,8 @@ def one_letter_too_many(model: Seq2Seq, settings: Settings) -> dict[str, float]:
 def measure(model: Seq2Seq, settings: Settings) -> dict[str, float]:
     """Train a model; return every number that an experiment may report, by name.
 
-    Every 10 training steps, until nine of ten are right, 200 strings are decoded, which is not
-    timed. Lengths go up to a quarter beyond the longest trained length.
+    Every 10 training steps, until nine in ten are right, 200 strings are decoded, which is not
+    timed. Strings of fixed length go up to a quarter beyond the longest trained length.
     """
     source = evaluation_strings(settings)
     steps_to_90 = seconds_to_90 = math.inf
@@ -731,8 +731,8 @@ def measure(model: Seq2Seq, settings: Settings) -> dict[str, float]:
         fixed = dataclasses.replace(settings, min_length=length, max_length=length)
         metrics = evaluate(model, evaluation_strings(fixed, 500), settings)
         right_at[length] = numbers[f"right at {length} random letters"] = metrics["exact match"]
-    nine_of_ten = itertools.takewhile(lambda length: right_at[length] >= 90, right_at)
-    numbers["90% right up to length"] = max(nine_of_ten, default=0)
+    nine_in_ten = itertools.takewhile(lambda length: right_at[length] >= 90, right_at)
+    numbers["90% right up to length"] = max(nine_in_ten, default=0)
     for length in (18, 20):
         strings = different_symbols(settings, 500, length)
         metrics = evaluate(model, strings, settings)
@@ -794,7 +794,7 @@ def run_experiment(name: str, seeds: range, device: str, folder: Path) -> bool:
 
 
 def draw_bottleneck(runs: list[dict]) -> Figure:
-    """Draw the strings right at each source length, the median of the seeds, one line a model."""
+    """Draw the percentage of strings right at each source length: a line a model, its median."""
     figure = Figure(figsize=(8, 4.6), dpi=150, layout="constrained")
     axes = figure.subplots()
     longest = Settings.max_length
@@ -842,7 +842,7 @@ EXPERIMENTS = {
         columns=("90% right up to length", "exact match"),
         draw=draw_bottleneck,
     ),
-    # What do the dot score and teacher forcing save? Each model is one flag from the default.
+    # What do the dot score and teacher forcing save? Models differ from the default by one flag.
     "speed": Experiment(
         models={
             "default": {},
@@ -852,8 +852,8 @@ EXPERIMENTS = {
         columns=("ms per step", "steps to 90%", "seconds to 90%", "exact match"),
         draw=None,
     ),
-    # When can you trust the picture? The second model is one flag from the default. The third is
-    # what one writes first, with gates and embeddings as PyTorch starts them.
+    # When can you trust the picture? The second model differs from the default by one flag. The
+    # third is what one writes first, with gates and embeddings as PyTorch starts them.
     "alignment": Experiment(
         models={
             "default": {},
@@ -866,7 +866,7 @@ EXPERIMENTS = {
             "one column right",
             "listens",
             "counts",
-            "right at 18 different letters",
+            "right at 18 random letters",
             "right at 20 different letters",
         ),
         # The first three runs are those of the first seed.
@@ -895,8 +895,12 @@ def make_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--sequence", metavar="TEXT", help="the word to draw (default: attention, if it fits)")
     add("--read", metavar="TEXT", help="what the decoder reads (default: what it writes itself)")
-    add("--experiment", choices=EXPERIMENTS, help="compare models: a table, a CSV file, a figure")
-    add("--runs", type=int, default=5, help="seeds of an experiment, from --seed on (default: 5)")
+    add(
+        "--experiment",
+        choices=EXPERIMENTS,
+        help="compare models: a table, a CSV file, mostly a figure",
+    )
+    add("--runs", type=int, default=5, help="number of seeds, from --seed on (default: 5)")
     assets = Path(__file__).resolve().parent / "assets"
     add("--assets", default=assets, help="where files go (default: assets/ beside the script)")
     return parser

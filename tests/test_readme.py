@@ -166,12 +166,14 @@ def test_the_dot_score_and_mostly_teacher_forcing_save_steps_with_the_same_seed(
     assert "in four of the five seeds it saves steps" in TEXT
 
 
-@pytest.mark.parametrize("column", EXPERIMENTS["alignment"].columns[-2:])
-def test_plain_is_right_most_often_on_long_words_of_different_letters_and_least_within_16(
-    column: str,
+@pytest.mark.parametrize(
+    ("column", "best"),
+    [("20 different", "plain"), ("18 different", "plain"), ("18 random", "default, no noise")],
+)
+def test_with_every_seed_it_depends_on_the_long_words_which_model_is_right_most_often(
+    column: str, best: str
 ) -> None:
-    default, no_noise, plain = EXPERIMENTS["alignment"].models
-    others = [values_of("alignment", model, column) for model in (default, no_noise)]
-    assert min(values_of("alignment", plain, column)) > max(map(max, others))
-    others = [values_of("alignment", model, "exact match") for model in (default, no_noise)]
-    assert max(values_of("alignment", plain, "exact match")) < min(map(min, others))
+    models = EXPERIMENTS["alignment"].models
+    values = {m: values_of("alignment", m, f"right at {column} letters") for m in models}
+    for seed in range(5):
+        assert max(models, key=lambda model, seed=seed: values[model][seed]) == best
