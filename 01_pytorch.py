@@ -442,25 +442,20 @@ class Decoded(NamedTuple):
         return "".join(itertools.takewhile(lambda symbol: symbol != "EOS", self.written))
 
 
-def tokens_of(text: str, settings: Settings) -> Tensor:
-    """Return the tokens of one text: (1, S)."""
-    tokens = [FIRST_SYMBOL + settings.alphabet.index(symbol) for symbol in text]
-    return torch.tensor([tokens], dtype=torch.long, device=settings.device)
-
-
 @torch.no_grad()
 def decode_word(model: Seq2Seq, word: str, settings: Settings, read: str | None = None) -> Decoded:
     """Decode one word while the decoder reads what it writes itself, or else `read`."""
-    source = tokens_of(word, settings)
+    names = ["PAD", "SOS", "EOS", *settings.alphabet]
+    source = torch.tensor([[names.index(symbol) for symbol in word]], device=settings.device)
     if read is None:
         # Twice the length is enough to see how an answer without an end goes on.
         tokens, weights = greedy_decode(model, source, max_steps=2 * len(word) + 1)
         reading = F.pad(tokens[:, :-1], (1, 0), value=SOS)
     else:
-        reading = F.pad(tokens_of(read, settings), (1, 0), value=SOS)
+        given = ["SOS", *read]
+        reading = torch.tensor([[names.index(name) for name in given]], device=settings.device)
         logits, _, weights = model(source, reading)
         tokens = most_probable(logits)
-    names = ["PAD", "SOS", "EOS", *settings.alphabet]
     positions = source_positions(source, settings.task)[0]
     return Decoded(
         word,
