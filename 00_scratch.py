@@ -233,19 +233,17 @@ def main(argv: list[str] | None = None) -> None:
     folder = Path(parser.parse_args(argv).assets)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        unfinished = tempfile.TemporaryDirectory(dir=folder, prefix=".")
+        tempfile.TemporaryFile(dir=folder).close()  # can a file be written there?
     except OSError as error:
         parser.error(f"argument --assets: {error}")
     print(report())
     path = folder / "scratch_attention_weights.png"
     try:
         # An older figure is replaced only when the new one is finished.
-        with (
-            unfinished as name,
-            matplotlib.style.context("default"),
-        ):  # whatever a matplotlibrc says
-            draw_example().savefig(Path(name) / path.name)
-            (Path(name) / path.name).replace(path)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".") as unfinished:
+            with matplotlib.style.context("default"):  # whatever a matplotlibrc says
+                draw_example().savefig(Path(unfinished) / path.name)
+            (Path(unfinished) / path.name).replace(path)
     except OSError as error:
         parser.exit(1, f"{parser.prog}: error: {path}: {error.strerror or error}\n")
     print(f"written to {folder}")

@@ -94,7 +94,7 @@ def lengths_of(source: Tensor) -> Tensor:
 def source_positions(source: Tensor, task: str) -> Tensor:
     """Return the source position of each output symbol: (B, S) -> (B, S + 1).
 
-    After the last output symbol it is -1: for "abc", reversed and padded to 4, 2, 1, 0, -1, -1.
+    After the last output symbol it is -1: for "abc", reversed, padded to 4: 2, 1, 0, -1, -1.
     """
     lengths = lengths_of(source)
     t = torch.arange(source.size(1) + 1, device=source.device)
@@ -676,9 +676,9 @@ def different_symbols(settings: Settings, count: int, length: int) -> Tensor:
 def one_letter_too_many(model: Seq2Seq, settings: Settings) -> dict[str, float]:
     """Let the decoder read one symbol too many, and see where it looks in the rows after it.
 
-    A decoder that counts looks where it looked, undisturbed, in the same row. One that listens
-    looks where it looked, undisturbed, after reading the same symbol. Returns the percentages of
-    rows for which each is true. No symbol occurs twice, and the string lacks the extra one.
+    If it counts, it looks where it looked, when undisturbed, in the same row. If it listens, it
+    looks where it looked, when undisturbed, after reading the same symbol. Returns the percentages
+    of rows for which each is true. No symbol occurs twice, and the string lacks the extra one.
     """
     length = min(settings.max_length, len(settings.alphabet) - 1)
     symbols = different_symbols(settings, 200, length + 1)
@@ -789,7 +789,7 @@ def run_experiment(name: str, seeds: range, device: str, folder: Path) -> bool:
 
 
 def draw_bottleneck(runs: list[dict]) -> Figure:
-    """Draw the percentage of strings right at each source length: a line a model, its median."""
+    """Draw the percentage of strings right at each source length: a line per model, its median."""
     figure = Figure(figsize=(8, 4.6), dpi=150, layout="constrained")
     axes = figure.subplots()
     longest = Settings.max_length
@@ -890,11 +890,7 @@ def make_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--sequence", metavar="TEXT", help="the word to draw (default: attention, if it fits)")
     add("--read", metavar="TEXT", help="what the decoder reads (default: what it writes itself)")
-    add(
-        "--experiment",
-        choices=EXPERIMENTS,
-        help="compare models: a table, a CSV file, mostly a figure",
-    )
+    add("--experiment", choices=EXPERIMENTS, help="compare models: a table, a CSV file, figures")
     add("--runs", type=int, default=5, help="number of seeds, from --seed on (default: 5)")
     assets = Path(__file__).resolve().parent / "assets"
     add("--assets", default=assets, help="where files go (default: assets/ beside the script)")

@@ -19,6 +19,11 @@ SMALL = {
     "batch_size": 4,
 }
 
+OTHER = {"task": "copy", "alphabet": "abcd", "min_length": 8, "max_length": 8}
+OTHER |= {"encoder": "forward", "gates": "usual", "attention": "additive", "hidden_size": 6}
+OTHER |= {"embedding_size": 4, "embedding_std": 1.5, "steps": 4, "batch_size": 5, "lr": 0.01}
+OTHER |= {"teacher_forcing": 0.5, "noise": 0.9, "seed": 2**32 - 1}  # another value for each setting
+
 
 def small(**changes: object) -> object:
     """Return small settings, some of them changed."""

@@ -11,7 +11,7 @@ from types import ModuleType
 from unittest import mock
 
 import pytest
-from lesson import ROOT, SMALL, flags, scratch, seq2seq, small
+from lesson import OTHER, ROOT, SMALL, flags, scratch, seq2seq, small
 
 TINY = [*flags(SMALL), "--sequence", "b"]
 SCRATCH_FIGURES = {"scratch_attention_weights.png"}
@@ -97,18 +97,14 @@ def test_every_flag_arrives_and_help_tells_each_default(
     started: list, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assets = ["--assets", str(tmp_path)]
-    values = {"task": "copy", "alphabet": "xyz", "min_length": 8, "max_length": 8}
-    values |= {"encoder": "forward", "gates": "usual", "attention": "additive", "hidden_size": 63}
-    values |= {"embedding_size": 4, "embedding_std": 1.5, "batch_size": 5, "lr": 0.01, "steps": 4}
-    values |= {"teacher_forcing": 0.5, "noise": 0.9, "seed": 2**32 - 1}
     seq2seq.main(assets)
     seq2seq.main(["--max-length", "8", *assets])
-    seq2seq.main([*flags(values), "--sequence", "zyx", "--read", "xx", *assets])
+    seq2seq.main([*flags(OTHER), "--sequence", "dab", "--read", "cc", *assets])
     seq2seq.main(["--experiment", "speed", "--seed", str(2**32 - 5), *assets])
     assert started == [
         (seq2seq.Settings(), "attention", None),
         (seq2seq.Settings(max_length=8), "abcdefgh", None),  # attention is too long
-        (seq2seq.Settings(**values), "zyx", "xx"),
+        (seq2seq.Settings(**OTHER), "dab", "cc"),
         ("speed", range(2**32 - 5, 2**32), "cpu"),
     ]
     monkeypatch.setenv("COLUMNS", "200")

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from lesson import looking_at, losses_of, scratch, seq2seq, small
+from lesson import OTHER, looking_at, losses_of, scratch, seq2seq, small
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -250,14 +250,10 @@ def test_what_a_model_learns_depends_on_its_settings_alone(changes: dict) -> Non
 
 
 def test_every_setting_arrives_in_training() -> None:
-    changes = {"task": "copy", "alphabet": "abcd", "min_length": 2, "max_length": 8}
-    changes |= {"encoder": "forward", "gates": "usual", "attention": "additive", "hidden_size": 6}
-    changes |= {"embedding_size": 4, "embedding_std": 1.0, "batch_size": 5, "lr": 0.01}
-    changes |= {"teacher_forcing": 0.5, "noise": 0.9, "seed": 1, "steps": 4}
     names = {field.name for field in dataclasses.fields(seq2seq.Settings)}
-    assert {*changes, "device"} == names
+    assert {*OTHER, "device"} == names
     base = losses_of(small(steps=3))
-    for name, value in changes.items():
+    for name, value in OTHER.items():
         assert losses_of(small(**{"steps": 3, name: value})) != base, name
     weight = seq2seq.Seq2Seq(seq2seq.Settings(embedding_std=3)).encoder.embedding.weight
     assert weight.std().item() == pytest.approx(3, rel=0.1)
