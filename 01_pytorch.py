@@ -61,7 +61,7 @@ class Settings:
     min_length: int = setting(1, "symbols in the shortest string", 1)
     max_length: int = setting(16, "symbols in the longest string", 1, 512)
     encoder: str = setting("bidirectional", "how the source is read")
-    gates: str = setting("forgetful", "the encoder's initial update gates: 1/8, or usual 1/2")
+    gates: str = setting("forgetful", "update gates of the encoder start near 1/8, or usual 1/2")
     attention: str = setting("dot", "how the decoder scores the keys")
     hidden_size: int = setting(64, "numbers in a state", 1)
     embedding_size: int = setting(16, "numbers in an embedding", 1)
@@ -69,8 +69,8 @@ class Settings:
     steps: int = setting(400, "training steps", 1)
     batch_size: int = setting(64, "strings in a training step", 1)
     lr: float = setting(0.03, "peak learning rate")
-    teacher_forcing: float = setting(1.0, "probability of reading the true symbol", 0, 1)
-    noise: float = setting(0.2, "probability of reading a random symbol instead", 0, 1)
+    teacher_forcing: float = setting(1.0, "in training: probability of the true symbol", 0, 1)
+    noise: float = setting(0.2, "in training: probability of a random symbol instead", 0, 1)
     seed: int = setting(0, "fixes all random numbers of a training run", 0, 2**32 - 1)
     device: str = setting("cpu", "the device that PyTorch runs on: cpu, cuda, mps")
 
@@ -148,16 +148,16 @@ class EncoderRNN(nn.Module):
         Returns keys (B, S, H), which mean nothing at PAD, and the last state (1, B, H): that of
         each GRU after the last symbol that it reads, side by side.
         """
-        # Two orders of reading: the string as it stands, and mirrored within its own length. (From
-        # packed strings nn.GRU can read backward by itself, but it trains more slowly on a CPU.)
+        # Two orders of reading: the string as it stands, and mirrored within its own length. (Given
+        # packed sequences, nn.GRU can read backwards by itself, but it is slower on a CPU.)
         last = lengths_of(source) - 1  # (B, 1)
         left_to_right = torch.arange(source.size(1), device=source.device).expand_as(source)
         right_to_left = (last - left_to_right).clamp(min=0)  # for "abc", padded to 4: 2, 1, 0, 0
         orders = (left_to_right, right_to_left)[: len(self.grus)]
         keys, last_states = [], []
         for gru, order in zip(self.grus, orders, strict=True):
-            # Within a string each order is its own inverse: the first gather puts the symbols in
-            # order, the second puts the states back. What comes after the string is never used.
+            # Within a string each order is its own inverse: gather puts the symbols in order, and
+            # take_along_dim puts the states back. What comes after the string is never used.
             states, _ = gru(self.embedding(source.gather(1, order)))
             keys.append(states.take_along_dim(order[:, :, None], dim=1))
             last_states.append(states.take_along_dim(last[:, :, None], dim=1))
@@ -515,7 +515,7 @@ def run(settings: Settings, word: str, read: str | None, folder: Path) -> bool:
 ORANGE, BLUE, GREY = "#E69F00", "#0072B2", "0.45"
 READABLE = 24  # with more symbols than that, an axis has no letters and a matrix no marks
 RING = "ring: where the right symbol comes from"
-SQUARE = "square: where it looked, undisturbed, after reading the same symbol"
+SQUARE = "square: where the model looked, undisturbed, after reading the same symbol"
 
 
 def shorten(text: str) -> str:
@@ -931,7 +931,7 @@ def refuse_bad_values(parser: argparse.ArgumentParser, args: argparse.Namespace)
         check("runs", is_fine, "must be 1 or more, and all seeds less than 2**32")
     try:
         torch.zeros(1, device=args.device).tolist()
-    except Exception as error:  # each kind of device that is missing has an exception of its own
+    except Exception as error:  # each kind of missing device raises an exception of its own
         check("device", False, str(error).splitlines()[0].partition(". ")[0])
 
 

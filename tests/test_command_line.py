@@ -139,25 +139,16 @@ def test_every_flag_arrives_and_help_tells_each_default(
         ("--runs", "--runs=2"),
         ("--runs", f"--experiment=speed --seed={2**32 - 4}"),
         ("--step", "--step=3"),
+        ("--assets", f"--assets={__file__}/below"),
     ],
 )
 def test_a_bad_value_is_refused_by_name_before_anything_starts(
     started: list, tmp_path: Path, capsys: pytest.CaptureFixture, flag: str, command: str
 ) -> None:
-    words = [*command.split(" "), "--assets", str(tmp_path / "figures")]
-    assert stop_of(seq2seq, words) == 2
+    assert stop_of(seq2seq, ["--assets", str(tmp_path / "figures"), *command.split(" ")]) == 2
     error = capsys.readouterr().err
     assert error.startswith("usage: ") and re.search(rf"error: .*{flag}\b", error.splitlines()[-1])
     assert not started and not (tmp_path / "figures").exists()
-
-
-@pytest.mark.parametrize("module", [scratch, seq2seq])
-def test_a_folder_that_cannot_be_written_is_refused(
-    started: list, tmp_path: Path, capsys: pytest.CaptureFixture, module: ModuleType
-) -> None:
-    (tmp_path / "a_file").write_text("here first")
-    assert stop_of(module, ["--assets", str(tmp_path / "a_file" / "below")]) == 2
-    assert "argument --assets: " in capsys.readouterr().err and not started
 
 
 @pytest.mark.parametrize(("script", "module", "names"), SCRIPTS)

@@ -106,13 +106,6 @@ def test_what_cannot_be_measured_is_nan(changes: dict) -> None:
     assert math.isnan(found["alignment"]) == ("attention" in changes)
 
 
-def test_a_cell_tells_the_median_and_the_range() -> None:
-    cell = seq2seq.cell
-    assert cell([3.0, 1.0, 5.0, 2.1]) == "2.5 (1-5)" and cell([0.004, 0.0]) == "0"
-    assert cell([99.95, 99.8, 100.0]) == "100 (99.8-100)"
-    assert cell([150, math.inf, 130]) == "150 (130-inf)"
-
-
 RUNS = [("20 steps", "7"), ("30 steps", "7"), ("20 steps", "8"), ("30 steps", "8")]
 
 
@@ -171,15 +164,3 @@ def test_what_was_measured_before_an_interrupt_is_kept(
     with pytest.raises(KeyboardInterrupt):
         seq2seq.main(command)
     assert len(read_csv(tmp_path)) == 2
-
-
-def test_results_that_cannot_be_written_end_the_experiment_and_are_printed_all_the_same(
-    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
-    (tmp_path / "pytorch_speed.csv").mkdir()
-    with pytest.raises(SystemExit) as stopped:
-        seq2seq.main(command)
-    told, error = capsys.readouterr()
-    assert stopped.value.code == 1 and len(error.splitlines()) == 1 and "speed.csv" in error
-    assert "| 20 steps |" in told and "written" not in told and "2 of" not in told
-    assert [path.name for path in tmp_path.rglob("*")] == ["pytorch_speed.csv"]

@@ -16,7 +16,6 @@ PAD, SOS, EOS = seq2seq.PAD, seq2seq.SOS, seq2seq.EOS
 
 @pytest.fixture(scope="module")
 def trained() -> nn.Module:
-    """Return the model of the default run."""
     model = seq2seq.Seq2Seq(seq2seq.Settings())
     list(seq2seq.train(model, seq2seq.Settings()))
     return model
@@ -24,13 +23,11 @@ def trained() -> nn.Module:
 
 @pytest.fixture
 def model() -> nn.Module:
-    """Return a small untrained model."""
     return seq2seq.Seq2Seq(small())
 
 
 @pytest.fixture(params=seq2seq.SCORES)
 def any_model(request: pytest.FixtureRequest) -> nn.Module:
-    """Return a small untrained model of each kind of attention in turn."""
     return seq2seq.Seq2Seq(small(attention=request.param))
 
 

@@ -132,8 +132,9 @@ def test_the_committed_runs_are_those_of_the_model_in_the_code(name: str, model:
 
 VECTOR = [f"no attention, {steps} steps" for steps in (200, 400, 800, 1600, 3200)]
 SAID = [  # a sentence in which each number is the median of a model
-    ("are right up to {}, {}, {}, {} and {} letters", VECTOR),
-    ("It gets no further than {} letters", ["uniform attention"]),
+    ("200 training steps are enough for {} letters", VECTOR[:1]),
+    ("400 steps for {}, 800 for {}, 1,600 for {}, and 3,200 for {}.", VECTOR[1:]),
+    ("In 400 steps it gets no further than {} letters", ["uniform attention"]),
     ("400 training steps get as far as {}.", ["dot attention"]),
 ]
 

@@ -10,7 +10,6 @@ from torch.nn import functional as F
 
 
 def random(*shape: int, seed: int = 0) -> np.ndarray:
-    """Return standard normal numbers of the given shape."""
     return np.random.default_rng(seed).normal(size=shape)
 
 
@@ -41,13 +40,6 @@ def test_attention_is_pytorchs_unscaled(is_masked: bool) -> None:
     # As values, one-hot vectors show the weights.
     expected = F.scaled_dot_product_attention(q, k, one_hot, **options)
     np.testing.assert_allclose(weights, expected, rtol=1e-12)
-
-
-def test_the_final_output_is_the_papers_formula() -> None:
-    (context, query), W_c, W_s = random(2, 3), random(3, 6, seed=1), random(4, 3, seed=2)
-    exp = np.exp(W_s @ np.tanh(W_c[:, :3] @ context + W_c[:, 3:] @ query))
-    found = scratch.final_output(context, query, W_c, W_s)
-    np.testing.assert_allclose(found, exp / exp.sum(), rtol=1e-12)
 
 
 def test_english_says_black_cat_and_french_chat_noir_so_the_weights_cross() -> None:
