@@ -6,6 +6,7 @@ import itertools
 import re
 import shlex
 import statistics
+from pathlib import Path
 
 import pytest
 from lesson import ROOT, scratch, seq2seq
@@ -43,24 +44,24 @@ def test_every_command_can_be_typed_and_keeps_the_committed_results(
     capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ran = []
-    monkeypatch.setattr(seq2seq, "run", lambda *given: ran.append(given) or True)
+    for name in ("run", "run_experiment"):
+        monkeypatch.setattr(seq2seq, name, lambda *given: ran.append(given) or True)
     monkeypatch.chdir(ROOT)
     commands = [block.splitlines() for language, block in BLOCKS if language == "bash"]
-    start, commands = itertools.chain(*commands[:2]), itertools.chain(*commands[2:])
+    start, (figure, no_noise) = itertools.chain(*commands[:-1]), commands[-1]
     scripts = ["python 00_scratch.py", "python 01_pytorch.py", "python -m pytest"]
     assert [line for line in start if line.startswith("python ")][1:] == scripts
-    # The flags of a model in the text are those of the experiment.
-    (flags,) = re.findall(r"For plain, add `(--[^`]+)` to the second command", TEXT)
-    models = EXPERIMENTS["alignment"].models
-    *commands, no_noise = commands
-    plain = f"{no_noise} {flags}"
-    for model, command in zip(models, [*commands, no_noise, plain], strict=True):
+    # The flags of a model in the text are those of the experiment, its word that of the figure.
+    (flags,) = re.findall(r"For plain, add `(--[^`]+)`", TEXT)
+    default = no_noise.replace("--noise 0 ", "")
+    for command in (figure, default, no_noise, f"{no_noise} {flags}"):
         python, script, *words = shlex.split(command)
-        seq2seq.main(words)
         assert (python, script) == ("python", "01_pytorch.py")
-        settings, word, reading, folder = ran.pop()
-        assert settings == seq2seq.Settings(**models[model]) and folder.parts[0] == "out"
-        assert (word, reading) == (seq2seq.WORD, seq2seq.READING), "those of the figure"
+        seq2seq.main(words)
+    folder, models = Path("out"), EXPERIMENTS["alignment"].models.values()
+    word, reading = seq2seq.WORD, seq2seq.READING
+    settings = [(seq2seq.Settings(**model), word, reading, folder) for model in models]
+    assert ran == [("alignment", range(1), "cpu", folder), *settings]
     with pytest.raises(SystemExit):
         seq2seq.main(["--help"])
     known = set(re.findall(r"--[a-z][a-z-]+", capsys.readouterr().out))
