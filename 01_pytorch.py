@@ -61,7 +61,7 @@ class Settings:
     min_length: int = setting(1, "symbols in the shortest string", 1)
     max_length: int = setting(16, "symbols in the longest string", 1, 512)
     encoder: str = setting("bidirectional", "how the source is read")
-    gates: str = setting("forgetful", "update gates of the encoder start near 1/8, or usual 1/2")
+    gates: str = setting("forgetful", "the encoder's update gates start: near 1/8, or usual: 1/2")
     attention: str = setting("dot", "how the decoder scores the keys")
     hidden_size: int = setting(64, "numbers in a state", 1)
     embedding_size: int = setting(16, "numbers in an embedding", 1)
@@ -676,9 +676,9 @@ def different_symbols(settings: Settings, count: int, length: int) -> Tensor:
 def one_letter_too_many(model: Seq2Seq, settings: Settings) -> dict[str, float]:
     """Let the decoder read one symbol too many, and see where it looks in the rows after it.
 
-    If it counts, it looks where it looked, when undisturbed, in the same row. If it listens, it
-    looks where it looked, when undisturbed, after reading the same symbol. Returns the percentages
-    of rows for which each is true. No symbol occurs twice, and the string lacks the extra one.
+    A decoder that counts looks where it looked in the same row when undisturbed. One that listens
+    looks where it looked after reading the same symbol when undisturbed. Returns the percentages of
+    rows for which each is true. No symbol occurs twice, and the string lacks the extra one.
     """
     length = min(settings.max_length, len(settings.alphabet) - 1)
     symbols = different_symbols(settings, 200, length + 1)
@@ -700,8 +700,8 @@ def one_letter_too_many(model: Seq2Seq, settings: Settings) -> dict[str, float]:
 def measure(model: Seq2Seq, settings: Settings) -> dict[str, float]:
     """Train a model; return every number that an experiment may report, by name.
 
-    Every 10 training steps, until nine in ten are right, 200 strings are decoded, which is not
-    timed. Strings of fixed length go up to a quarter beyond the longest trained length.
+    Every 10 training steps 200 strings are decoded, until nine in ten are right; this is not timed.
+    Strings of fixed length go up to a quarter beyond the longest trained length.
     """
     source = evaluation_strings(settings)
     steps_to_90 = seconds_to_90 = math.inf
@@ -789,7 +789,7 @@ def run_experiment(name: str, seeds: range, device: str, folder: Path) -> bool:
 
 
 def draw_bottleneck(runs: list[dict]) -> Figure:
-    """Draw the percentage of strings right at each source length: a line per model, its median."""
+    """Draw the percentage of strings right at each source length: one line a model, its median."""
     figure = Figure(figsize=(8, 4.6), dpi=150, layout="constrained")
     axes = figure.subplots()
     longest = Settings.max_length
@@ -891,7 +891,7 @@ def make_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--sequence", metavar="TEXT", help="the word to draw (default: attention, if it fits)")
     add("--read", metavar="TEXT", help="what the decoder reads (default: what it writes itself)")
-    add("--experiment", choices=EXPERIMENTS, help="compare models: a table, a CSV file, figures")
+    add("--experiment", choices=EXPERIMENTS, help="repeat a comparison of the README")
     add("--runs", type=int, default=5, help="number of seeds, from --seed on (default: 5)")
     assets = Path(__file__).resolve().parent / "assets"
     add("--assets", default=assets, help="where files go (default: assets/ beside the script)")

@@ -52,7 +52,7 @@ def test_every_command_can_be_typed_and_keeps_the_committed_results(
     scripts = ["python 00_scratch.py", "python 01_pytorch.py", "python -m pytest"]
     assert [line for line in start if line.startswith("python ")][1:] == scripts
     # The flags of a model in the text are those of the experiment, its word that of the figure.
-    (flags,) = re.findall(r"For plain, add `(--[^`]+)`", TEXT)
+    (flags,) = re.findall(r"For plain, keep `--noise 0` and add `(--[^`]+)`", TEXT)
     default = no_noise.replace("--noise 0 ", "")
     for command in (figure, default, no_noise, f"{no_noise} {flags}"):
         python, script, *words = shlex.split(command)
@@ -165,7 +165,7 @@ def test_the_dot_score_and_mostly_teacher_forcing_save_steps_with_the_same_seed(
     )
     assert max(default) < min(additive)
     assert [few < many for few, many in zip(default, free, strict=True)].count(True) == 4
-    assert "in four of the five seeds it saves steps" in TEXT
+    assert "With four of the five seeds it also saves steps" in TEXT
 
 
 @pytest.mark.parametrize(
