@@ -58,10 +58,10 @@ def test_every_command_can_be_typed_and_keeps_the_committed_results(
         python, script, *words = shlex.split(command)
         assert (python, script) == ("python", "01_pytorch.py")
         seq2seq.main(words)
-    folder, models = Path("out"), EXPERIMENTS["alignment"].models.values()
-    word, reading = seq2seq.WORD, seq2seq.READING
+    word, reading, folder = seq2seq.WORD, seq2seq.READING, Path("out/one")
+    models = EXPERIMENTS["alignment"].models.values()
     settings = [(seq2seq.Settings(**model), word, reading, folder) for model in models]
-    assert ran == [("alignment", range(1), "cpu", folder), *settings]
+    assert ran == [("alignment", range(1), "cpu", Path("out")), *settings]
     with pytest.raises(SystemExit):
         seq2seq.main(["--help"])
     known = set(re.findall(r"--[a-z][a-z-]+", capsys.readouterr().out))
