@@ -677,8 +677,9 @@ def one_letter_too_many(model: Seq2Seq, settings: Settings) -> dict[str, float]:
     """Let the decoder read one symbol too many, and see where it looks in the rows after it.
 
     A decoder that counts looks where it looked in the same row when undisturbed. One that listens
-    looks where it looked after reading the same symbol when undisturbed. Returns the percentages of
-    rows for which each is true. No symbol occurs twice, and the string lacks the extra one.
+    looks where it looked after reading the same symbol when undisturbed (as does one that falls one
+    column behind). Returns the percentages of rows for which each is true. No symbol occurs twice,
+    and the string lacks the extra one.
     """
     length = min(settings.max_length, len(settings.alphabet) - 1)
     symbols = different_symbols(settings, 200, length + 1)

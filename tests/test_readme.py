@@ -52,7 +52,7 @@ def test_every_command_can_be_typed_and_keeps_the_committed_results(
     scripts = ["python 00_scratch.py", "python 01_pytorch.py", "python -m pytest"]
     assert [line for line in start if line.startswith("python ")][1:] == scripts
     # The flags of a model in the text are those of the experiment, its word that of the figure.
-    (flags,) = re.findall(r"For plain, keep `--noise 0` and add `(--[^`]+)`", TEXT)
+    (flags,) = re.findall(r"for plain, keep it and add `(--[^`]+)`", TEXT)
     default = no_noise.replace("--noise 0 ", "")
     for command in (figure, default, no_noise, f"{no_noise} {flags}"):
         python, script, *words = shlex.split(command)
@@ -134,9 +134,9 @@ def test_the_committed_runs_are_those_of_the_model_in_the_code(name: str, model:
 VECTOR = [f"no attention, {steps} steps" for steps in (200, 400, 800, 1600, 3200)]
 SAID = [  # a sentence in which each number is the median of a model
     ("200 training steps are enough for {} letters", VECTOR[:1]),
-    ("400 steps for {}, 800 for {}, 1,600 for {}, and 3,200 for {}.", VECTOR[1:]),
-    ("In 400 steps it gets no further than {} letters", ["uniform attention"]),
-    ("400 training steps get as far as {}.", ["dot attention"]),
+    ("400 for {}, 800 for {}, 1,600 for {}, and 3,200 for {}.", VECTOR[1:]),
+    ("In 400 steps it reaches only {} letters", ["uniform attention"]),
+    ("With attention, 400 steps reach {}.", ["dot attention"]),
 ]
 
 
@@ -165,7 +165,7 @@ def test_the_dot_score_and_mostly_teacher_forcing_save_steps_with_the_same_seed(
     )
     assert max(default) < min(additive)
     assert [few < many for few, many in zip(default, free, strict=True)].count(True) == 4
-    assert "With four of the five seeds it also saves steps" in TEXT
+    assert "with four of five seeds, also steps" in TEXT
 
 
 @pytest.mark.parametrize(
