@@ -61,7 +61,7 @@ class Settings:
     min_length: int = setting(1, "symbols in the shortest string", 1)
     max_length: int = setting(16, "symbols in the longest string", 1, 512)
     encoder: str = setting("bidirectional", "how the source is read")
-    gates: str = setting("forgetful", "the encoder's update gates start: near 1/8, or usual: 1/2")
+    gates: str = setting("forgetful", "the encoder's update gates start near 1/8, or near 1/2")
     attention: str = setting("dot", "how the decoder scores the keys")
     hidden_size: int = setting(64, "numbers in a state", 1)
     embedding_size: int = setting(16, "numbers in an embedding", 1)
@@ -69,8 +69,8 @@ class Settings:
     steps: int = setting(400, "training steps", 1)
     batch_size: int = setting(64, "strings in a training step", 1)
     lr: float = setting(0.03, "peak learning rate")
-    teacher_forcing: float = setting(1.0, "in training: probability of the true symbol", 0, 1)
-    noise: float = setting(0.2, "in training: probability of a random symbol instead", 0, 1)
+    teacher_forcing: float = setting(1.0, "how often training reads the true symbol", 0, 1)
+    noise: float = setting(0.2, "how often training reads a random symbol instead", 0, 1)
     seed: int = setting(0, "fixes all random numbers of a training run", 0, 2**32 - 1)
     device: str = setting("cpu", "the device that PyTorch runs on: cpu, cuda, mps")
 
@@ -790,7 +790,7 @@ def run_experiment(name: str, seeds: range, device: str, folder: Path) -> bool:
 
 
 def draw_bottleneck(runs: list[dict]) -> Figure:
-    """Draw the percentage of strings right at each source length: one line a model, its median."""
+    """Draw the strings right at each source length, in percent: a median line for each model."""
     figure = Figure(figsize=(8, 4.6), dpi=150, layout="constrained")
     axes = figure.subplots()
     longest = Settings.max_length
