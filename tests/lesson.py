@@ -1,23 +1,21 @@
 """The two scripts as modules, imported by a call, since their names begin with a digit; helpers."""
 
 import importlib
+import sys
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+torch.set_num_threads(1)  # as the script does, so that tests run well beside other work
 scratch, seq2seq = importlib.import_module("00_scratch"), importlib.import_module("01_pytorch")
 
-SMALL = {
-    "alphabet": "abcdef",
-    "max_length": 9,
-    "hidden_size": 8,
-    "embedding_size": 5,
-    "steps": 2,
-    "batch_size": 4,
-}
+SMALL = {"alphabet": "abcdef", "max_length": 9, "hidden_size": 8, "embedding_size": 5}
+SMALL |= {"steps": 2, "batch_size": 4}
 
 OTHER = {"task": "copy", "alphabet": "abcd", "min_length": 8, "max_length": 8}
 OTHER |= {"encoder": "forward", "gates": "usual", "attention": "additive", "hidden_size": 6}
@@ -46,6 +44,6 @@ def decoded(word: str, read: list[str], written: list[str], weights: np.ndarray)
     return seq2seq.Decoded(word, read, written, weights, list(range(len(word)))[::-1])
 
 
-def looking_at(columns: Tensor, num_columns: int, tokens: Tensor) -> tuple[Tensor, None, Tensor]:
+def looking_at(tokens: Tensor, columns: Tensor, num_columns: int) -> tuple[Tensor, None, Tensor]:
     """Return the output of a decoder that writes `tokens` and looks at `columns`, both (B, T)."""
     return F.one_hot(tokens, 40).float(), None, F.one_hot(columns, num_columns).float()

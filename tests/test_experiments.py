@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -49,7 +50,7 @@ def test_one_letter_too_many_tells_counting_from_listening_whatever_the_picture(
 
     def model(source: Tensor, tokens: Tensor) -> tuple:
         seen.append((source.tolist(), tokens.tolist()))
-        return looking_at(looks(source, tokens), source.size(1), tokens)
+        return looking_at(tokens, looks(source, tokens), source.size(1))
 
     found = seq2seq.one_letter_too_many(model, seq2seq.Settings())
     found = found["counts"], found["listens"]
@@ -152,15 +153,8 @@ def test_an_experiment_prints_the_medians_of_the_raw_results_that_it_writes(
 def test_what_was_measured_before_an_interrupt_is_kept(
     command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    measure, measured = seq2seq.measure, []
-
-    def interrupted(model: object, settings: object) -> dict:
-        if len(measured) == 2:
-            raise KeyboardInterrupt
-        measured.append(settings)
-        return measure(model, settings)
-
-    monkeypatch.setattr(seq2seq, "measure", interrupted)
+    numbers = {"exact match": 50.0, "alignment": 50.0}
+    monkeypatch.setattr(seq2seq, "measure", Mock(side_effect=[numbers, numbers, KeyboardInterrupt]))
     with pytest.raises(KeyboardInterrupt):
         seq2seq.main(command)
     assert len(read_csv(tmp_path)) == 2

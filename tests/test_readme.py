@@ -131,21 +131,16 @@ def test_the_committed_runs_are_those_of_the_model_in_the_code(name: str, model:
     assert values_of(name, model, "loss at step 20")[0] == pytest.approx(loss, rel=1e-4)
 
 
-VECTOR = [f"no attention, {steps} steps" for steps in (200, 400, 800, 1600, 3200)]
-SAID = [  # a sentence in which each number is the median of a model
-    ("200 training steps are enough for {} letters", VECTOR[:1]),
-    ("400 for {}, 800 for {}, 1,600 for {}, and 3,200 for {}.", VECTOR[1:]),
-    ("In 400 steps it reaches only {} letters", ["uniform attention"]),
-    ("With attention, 400 steps reach {}.", ["dot attention"]),
-]
-
-
-@pytest.mark.parametrize(("sentence", "models"), SAID)
-def test_a_length_in_the_text_is_the_median_of_the_committed_runs(
-    sentence: str, models: list[str]
-) -> None:
-    lengths = [values_of("bottleneck", model, "90% right up to length") for model in models]
-    assert sentence.format(*(round(statistics.median(some)) for some in lengths)) in TEXT
+def test_the_lengths_in_the_text_are_the_medians_of_the_committed_runs() -> None:
+    models, column = EXPERIMENTS["bottleneck"].models, "90% right up to length"
+    medians = [round(statistics.median(values_of("bottleneck", x, column))) for x in models]
+    for sentence, lengths in (
+        ("200 training steps are enough for {} letters", medians[:1]),
+        ("400 for {}, 800 for {}, 1,600 for {}, and 3,200 for {}.", medians[1:5]),
+        ("In 400 steps it reaches only {} letters, against {} without", [medians[5], medians[1]]),
+        ("With attention, 400 steps reach {}.", medians[6:]),
+    ):
+        assert sentence.format(*lengths) in TEXT
 
 
 def test_what_three_models_write_of_twenty_letters_is_what_they_wrote() -> None:
@@ -168,19 +163,11 @@ def test_the_dot_score_and_mostly_teacher_forcing_save_steps_with_the_same_seed(
     assert "with four of five seeds, also steps" in TEXT
 
 
-@pytest.mark.parametrize(
-    ("column", "best"),
-    [
-        ("exact match", "default"),
-        ("right at 18 random letters", "default, no noise"),
-        ("right at 18 different letters", "plain"),
-        ("right at 20 different letters", "plain"),
-    ],
-)
-def test_with_every_seed_it_depends_on_the_words_which_model_is_right_most_often(
-    column: str, best: str
-) -> None:
-    models = EXPERIMENTS["alignment"].models
-    values = {model: values_of("alignment", model, column) for model in models}
-    for seed in range(5):
-        assert max(models, key=lambda model, seed=seed: values[model][seed]) == best
+def test_with_every_seed_it_depends_on_the_words_which_model_is_right_most_often() -> None:
+    default, no_noise, plain = EXPERIMENTS["alignment"].models
+    best = {"exact match": default, "right at 18 random letters": no_noise}
+    best |= dict.fromkeys((f"right at {n} different letters" for n in (18, 20)), plain)
+    for column, expected in best.items():
+        for seed in map(str, range(5)):
+            runs = [run for run in RESULTS["alignment"] if run["seed"] == seed]
+            assert max(runs, key=lambda run, c=column: float(run[c]))["model"] == expected
