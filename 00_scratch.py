@@ -1,8 +1,8 @@
 """Dot-product attention in plain NumPy, on one worked example.
 
 A translator is turning "the black cat drinks the cold milk" into French and has written "le" so
-far. Before each of the next three words it looks back at the source. English says black cat, and
-French says chat noir, so the translator has to look at these two words in reverse order. Attention
+far. Before each of the next three words it looks back at the source. English says "black cat",
+French "chat noir", so the translator has to look at these two words in reverse order. Attention
 takes four steps: scores, weights, context, output. This script computes, prints and draws them.
 
     python 00_scratch.py      prints the four steps, draws assets/scratch_attention_weights.png
@@ -86,9 +86,8 @@ def final_output(
 
 # --- The worked example: "the black cat drinks" -> "chat noir boit" -------------------------------
 
-# These features stand for what a trained encoder might know about each word: its grammar, its place
-# in the sentence and its meaning. A real encoder learns features without names. These have names,
-# so that every score can be checked by eye.
+# What a trained encoder might know about each word: its grammar, its role and its meaning. A real
+# encoder learns features without names. These have names, so that scores can be checked by eye.
 FEATURES = ("noun", "adjective", "verb", "subject", "object", "animal", "liquid", "dark", "cold")
 SOURCE = {
     "the": ("subject",),
@@ -132,7 +131,7 @@ def worked_example() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np
 
 
 def as_text(value: float) -> str:
-    """Return a number with three decimals, or with none if it is whole; nan means masked."""
+    """Format a number with three decimals, or with none if it is whole; nan means masked."""
     if np.isnan(value):
         return "masked"
     return f"{value:.3f}" if value % 1 else f"{value:.0f}"
@@ -150,7 +149,7 @@ def report() -> str:
     lines += ["Step 3, the context c_t, the weighted sum of the h_s, beside the query h_t:"]
     for name, h, c in zip(FEATURES, query[0], context[0], strict=True):
         lines += [f"  {name:<9}  h_t {as_text(h)}  c_t {as_text(c)}"]
-    lines += ["Step 4, the probability of the next word, with c_t and with zeros in its place:"]
+    lines += ["Step 4, the probability of each word, with c_t and with zeros in its place:"]
     found, zeros = (final_output(c, query, W_c, W_s)[0] for c in (context, 0 * context))
     for word, with_context, without_context in zip(TARGETS, found, zeros, strict=True):
         lines += [f"  {word:<9}  {with_context:.3f}  {without_context:.3f}"]
@@ -193,7 +192,7 @@ def draw_example() -> Figure:
     heights = [1, 8, 1, 1, 5, 4]
     panels = figure.subplot_mosaic(rows, width_ratios=[9, 2.5, 2.5], height_ratios=heights)
     blue, orange, grey = "#0072B2", "#E69F00", "0.7"
-    title = "query $h_t$: what the decoder asks for before it writes chat"
+    title = 'query $h_t$: what the decoder asks for before it writes "chat"'
     draw_numbers(panels["query"], title, query[:1], ["$h_t$"])
     panels["query"].xaxis.tick_top()
     panels["query"].set_xticks(range(len(FEATURES)), FEATURES, size=9, rotation=30, ha="left")

@@ -35,9 +35,9 @@ from torch.nn import functional as F
 # --- Task and settings ----------------------------------------------------------------------------
 
 # A task says from which source position each output symbol comes: (length of the string, t) -> the
-# position of output symbol t, for tensors (B, 1) and (T,). Positions and t are counted from 0. The
-# output ends before the first position outside the string, at the latest after `length` symbols.
-# To add a task, add a line.
+# source position for output symbol t, for tensors (B, 1) and (T,), counted from 0. The output has
+# at most `length` symbols; it is shorter if the last positions lie outside the string. To add a
+# task, add a line.
 TASKS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "reverse": lambda length, t: length - 1 - t,
     "copy": lambda length, t: t,
@@ -61,7 +61,7 @@ class Settings:
     min_length: int = setting(1, "symbols in the shortest string", 1)
     max_length: int = setting(16, "symbols in the longest string", 1, 512)
     encoder: str = setting("bidirectional", "how the source is read")
-    gates: str = setting("forgetful", "the encoder's update gates start near 1/8, or near 1/2")
+    gates: str = setting("forgetful", "update gates start near 1/8 (forgetful) or 1/2 (usual)")
     attention: str = setting("dot", "how the decoder scores the keys")
     hidden_size: int = setting(64, "numbers in a state", 1)
     embedding_size: int = setting(16, "numbers in an embedding", 1)
@@ -69,8 +69,10 @@ class Settings:
     steps: int = setting(400, "training steps", 1)
     batch_size: int = setting(64, "strings in a training step", 1)
     lr: float = setting(0.03, "peak learning rate")
-    teacher_forcing: float = setting(1.0, "how often training reads the true symbol", 0, 1)
-    noise: float = setting(0.2, "how often training reads a random symbol instead", 0, 1)
+    teacher_forcing: float = setting(
+        1.0, "share of true symbols that the decoder reads in training", 0, 1
+    )
+    noise: float = setting(0.2, "share of symbols read in training that are random", 0, 1)
     seed: int = setting(0, "fixes all random numbers of a training run", 0, 2**32 - 1)
     device: str = setting("cpu", "the device that PyTorch runs on: cpu, cuda, mps")
 
@@ -100,8 +102,7 @@ def source_positions(source: Tensor, task: str) -> Tensor:
     t = torch.arange(source.size(1) + 1, device=source.device)
     positions = TASKS[task](lengths, t).expand(len(source), -1)
     is_inside = (positions >= 0) & (positions < lengths) & (t < lengths)
-    is_symbol = is_inside.cumprod(dim=1).bool()  # False from the first position outside
-    return positions.masked_fill(~is_symbol, -1)
+    return positions.masked_fill(~is_inside, -1)
 
 
 def make_targets(source: Tensor, task: str) -> Tensor:
@@ -145,8 +146,8 @@ class EncoderRNN(nn.Module):
     def forward(self, source: Tensor) -> tuple[Tensor, Tensor]:
         """Encode tokens (B, S).
 
-        Returns keys (B, S, H), which mean nothing at PAD, and the last state (1, B, H): that of
-        each GRU after the last symbol that it reads, side by side.
+        Returns keys (B, S, H), which mean nothing at PAD, and the last state (1, B, H): side by
+        side, the state of each GRU after the last symbol that it reads.
         """
         # Two orders of reading: the string as it stands, and mirrored within its own length. (Given
         # packed sequences, nn.GRU can read backwards by itself, but it is slower on a CPU.)
@@ -177,7 +178,7 @@ def dot_score(query: Tensor, keys: Tensor) -> Tensor:
 
 
 class AdditiveScore(nn.Module):
-    """Score pairs by a small network (Bahdanau et al. 2015, appendix A.1.2, there with h_{t-1})."""
+    """Score with a small network (Bahdanau et al. 2015, appendix A.1.2, there with h_{t-1})."""
 
     def __init__(self, hidden_size: int) -> None:
         super().__init__()
@@ -192,7 +193,7 @@ class AdditiveScore(nn.Module):
 
 
 def uniform_score(query: Tensor, keys: Tensor) -> Tensor:
-    """Score all keys alike, so that the context is their mean: a control, which chooses nothing."""
+    """Score all keys alike, so that the context is their mean: a control that chooses nothing."""
     return query.new_zeros(len(query), query.size(1), keys.size(1))
 
 
@@ -224,8 +225,8 @@ def attend(score: Score, query: Tensor, keys: Tensor, mask: Tensor) -> tuple[Ten
 class AttnDecoderRNN(nn.Module):
     """A GRU decoder that looks back at the keys before it writes each symbol (Luong et al. 2015).
 
-    Without attention, weights and context are zero, and it learns about the source only from its
-    first state, which is the encoder's last one (Sutskever et al. 2014).
+    Without attention, weights and context are zero, and it knows the source only through its first
+    state, which is the encoder's last one (Sutskever et al. 2014).
     """
 
     def __init__(self, settings: Settings, embedding: nn.Embedding) -> None:
@@ -282,7 +283,7 @@ class Seq2Seq(nn.Module):
 
 
 def with_noise(tokens: Tensor, settings: Settings, generator: torch.Generator) -> Tensor:
-    """Replace some symbols by random ones, but never PAD, SOS or EOS: (B, T) -> (B, T).
+    """Replace some symbols with random ones, but never PAD, SOS or EOS: (B, T) -> (B, T).
 
     The decoder then cannot safely rely on the previous symbol to find its position. Compare Xie et
     al. 2017, arXiv:1703.02573.
@@ -295,7 +296,7 @@ def with_noise(tokens: Tensor, settings: Settings, generator: torch.Generator) -
 
 
 def most_probable(logits: Tensor) -> Tensor:
-    """Return the most probable token, but never PAD or SOS: (B, T, V) -> (B, T)."""
+    """Return the most probable token from EOS on, so never PAD or SOS: (B, T, V) -> (B, T)."""
     return EOS + logits[..., EOS:].argmax(dim=-1)
 
 
@@ -328,8 +329,8 @@ def training_logits(
 def train(model: Seq2Seq, settings: Settings) -> Iterator[tuple[int, float, float]]:
     """Train the model; after each training step yield (step, loss, seconds of training so far).
 
-    The caller may look at the model in between, which does not count as training time. The loss is
-    in nats per symbol. Raises FloatingPointError when it or a parameter is no longer finite.
+    The caller may look at the model in between, which does not count as training time. Losses are
+    in nats per symbol. Raises FloatingPointError when a loss or a parameter is no longer finite.
     """
     # Strings and noise have generators of their own: models with the same seed see the same
     # strings, whatever else is drawn. (These 32-bit seeds differ from the parameters'.)
@@ -345,7 +346,7 @@ def train(model: Seq2Seq, settings: Settings) -> Iterator[tuple[int, float, floa
         # 2. The prediction for every decoder step.
         logits = training_logits(model, source, target, settings, noise)
         # 3. The loss: cross-entropy per symbol; EOS counts, PAD does not. It knows nothing of
-        # positions. Where to look is learnt, because each step of attention can be differentiated.
+        # positions. Where to look is learnt because each step of attention can be differentiated.
         loss = F.cross_entropy(logits.flatten(0, 1), target.flatten(), ignore_index=PAD)
         # 4. The gradient, scaled down if its norm exceeds 1, since it can be very large in a
         # recurrent network.
@@ -406,7 +407,7 @@ def evaluate(model: Seq2Seq, source: Tensor, settings: Settings) -> dict[str, fl
     the picture right? Alignment counts output symbols whose largest weight lies on their true
     source position; the next two, those whose largest weight lies one column left or right of it.
     All three are percentages of `letters`: the symbols written, right or wrong, up to the length of
-    the right answer, EOS not among them. If attention chooses nothing, there are none.
+    the right answer, without EOS. If attention chooses nothing, there are none.
     """
     target = make_targets(source, settings.task)
     tokens, weights = greedy_decode(model, source, max_steps=target.size(1))
@@ -444,11 +445,11 @@ class Decoded(NamedTuple):
 
 @torch.no_grad()
 def decode_word(model: Seq2Seq, word: str, settings: Settings, read: str | None = None) -> Decoded:
-    """Decode one word while the decoder reads what it writes itself, or else `read`."""
+    """Decode one word while the decoder reads what it writes itself, or `read`, if given."""
     names = ["PAD", "SOS", "EOS", *settings.alphabet]
     source = torch.tensor([[names.index(symbol) for symbol in word]], device=settings.device)
     if read is None:
-        # Twice the length is enough to see how an answer without an end goes on.
+        # Twice the length is enough to see what a model writes that does not stop.
         tokens, weights = greedy_decode(model, source, max_steps=2 * len(word) + 1)
         reading = F.pad(tokens[:, :-1], (1, 0), value=SOS)
     else:
@@ -515,7 +516,7 @@ def run(settings: Settings, word: str, read: str | None, folder: Path) -> bool:
 ORANGE, BLUE, GREY = "#E69F00", "#0072B2", "0.45"
 READABLE = 24  # with more symbols than that, an axis has no letters and a matrix no marks
 RING = "ring: where the right symbol comes from"
-SQUARE = "square: where the model looked, undisturbed, after reading the same symbol"
+SQUARE = "square: where the undisturbed model looked after reading the same symbol"
 
 
 def shorten(text: str) -> str:
@@ -524,7 +525,7 @@ def shorten(text: str) -> str:
 
 
 def draw_marks(axes: Axes, marker: str, columns: Sequence[int], rows: Sequence[int]) -> None:
-    """Draw rings ("o") or squares ("s") into a matrix, unless it is too large for them."""
+    """Draw rings ("o") or squares ("s") onto a matrix, unless it is too large for them."""
     if max(axes.images[0].get_size()) <= READABLE:
         for colour, width in (("white", 3), ("tab:red", 1.3)):
             style = {"markeredgecolor": colour, "markeredgewidth": width, "markersize": 7}
@@ -610,7 +611,7 @@ def animate_decoding(own: Decoded, path: Path) -> None:
     left.set_xticks(right.get_xticks(), right.get_xticklabels(), parse_math=False)
     left.set(xlabel="source symbol", ylabel="attention weight", title="\n")
     left.set(xlim=right.get_xlim(), ylim=(0, 1))
-    # The layout is that of the whole matrix, which has the widest labels, and stays as it is.
+    # The layout is fixed once, for the whole matrix, which has the widest labels.
     figure.draw_without_rendering()
     figure.set_layout_engine(None)
     writer = PillowWriter(fps=1)
@@ -676,10 +677,10 @@ def different_symbols(settings: Settings, count: int, length: int) -> Tensor:
 def one_letter_too_many(model: Seq2Seq, settings: Settings) -> dict[str, float]:
     """Let the decoder read one symbol too many, and see where it looks in the rows after it.
 
-    A decoder that counts looks where it looked in the same row when undisturbed. One that listens
-    looks where it looked after reading the same symbol when undisturbed (as does one that falls one
-    column behind). Returns the percentages of rows for which each is true. No symbol occurs twice,
-    and the string lacks the extra one.
+    A decoder that counts looks where it looked undisturbed in the same row; one that listens, where
+    it looked undisturbed after the same symbol (as does one that falls one column behind). Returns
+    the percentages of rows for which each is true. No symbol occurs twice, and the string lacks the
+    extra one.
     """
     length = min(settings.max_length, len(settings.alphabet) - 1)
     symbols = different_symbols(settings, 200, length + 1)
@@ -790,7 +791,7 @@ def run_experiment(name: str, seeds: range, device: str, folder: Path) -> bool:
 
 
 def draw_bottleneck(runs: list[dict]) -> Figure:
-    """Draw the strings right at each source length, in percent: a median line for each model."""
+    """Draw the percentage of right strings at each source length: a median line for each model."""
     figure = Figure(figsize=(8, 4.6), dpi=150, layout="constrained")
     axes = figure.subplots()
     longest = Settings.max_length
@@ -810,7 +811,7 @@ def draw_bottleneck(runs: list[dict]) -> Figure:
             axes.plot(lengths, curve, color=BLUE)
             place = np.interp(-40, -np.array(curve), lengths), 40
             axes.text(*place, f"{steps} ", color=BLUE, size=10, ha="right", va="center")
-    axes.plot([], [], color=BLUE, label="no attention (number: steps)")
+    axes.plot([], [], color=BLUE, label="no attention (numbers: steps)")
     axes.axvspan(longest + 0.5, lengths[-1] + 0.5, color="0.9", zorder=0)
     axes.text(lengths[-1], 97, "never trained on", rotation=90, ha="center", va="top", size=9)
     axes.set(xlim=(0.5, lengths[-1] + 0.5), ylim=(-3, 105))
@@ -849,7 +850,7 @@ EXPERIMENTS = {
         draw=None,
     ),
     # When can you trust the picture? The second model differs from the default by one flag. The
-    # third is what one writes first, with gates and embeddings as PyTorch starts them.
+    # third is what one would write first, with gates and embeddings as PyTorch initialises them.
     "alignment": Experiment(
         models={
             "default": {},
@@ -890,7 +891,7 @@ def make_parser() -> argparse.ArgumentParser:
             help=f"{field.metadata['help']} (default: {field.default})",
         )
     add = parser.add_argument
-    add("--sequence", metavar="TEXT", help="the word to draw (default: attention, if it fits)")
+    add("--sequence", metavar="TEXT", help='the word to draw (default: "attention", if it fits)')
     add("--read", metavar="TEXT", help="what the decoder reads (default: what it writes itself)")
     add("--experiment", choices=EXPERIMENTS, help="repeat a comparison of the README")
     add("--runs", type=int, default=5, help="number of seeds, from --seed on (default: 5)")
@@ -908,14 +909,16 @@ def refuse_bad_values(parser: argparse.ArgumentParser, args: argparse.Namespace)
 
     for field in dataclasses.fields(Settings):
         value, (low, high) = getattr(args, field.name), field.metadata["bounds"]
-        bounds = f"finite, {low} or more" if high == math.inf else f"between {low} and {high}"
+        bounds = (
+            f"a finite number, {low} or more" if high == math.inf else f"between {low} and {high}"
+        )
         is_fine = isinstance(value, str) or (low <= value <= high and value != math.inf)
         check(field.name, is_fine, f"must be {bounds}")
         fits = args.experiment is None or field.name in ("seed", "device")
         check(field.name, fits or value == field.default, "cannot be combined with --experiment")
     check("min_length", args.min_length <= args.max_length, "is more than --max-length")
     is_fine = args.hidden_size % ENCODERS[args.encoder] == 0
-    check("hidden_size", is_fine, "must be even, half of it for each direction of the encoder")
+    check("hidden_size", is_fine, "must be even: each direction of the encoder gets half")
     symbols = args.alphabet
     is_fine = len(set(symbols)) == len(symbols) > 1 and symbols.isprintable() and " " not in symbols
     check("alphabet", is_fine, "must be 2 or more printable symbols, all different, no space")

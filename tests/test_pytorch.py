@@ -58,7 +58,7 @@ ORDERS = {
     "reverse": lambda length, t: length - t - 1,
     "copy": lambda length, t: t,
     "every other": lambda length, t: 2 * t,
-    "swap twos": lambda length, t: t ^ 2,  # 2, 3, 0, 1, ..., as far as the first position outside
+    "swap pairs": lambda length, t: t ^ 1,  # 1, 0, 3, 2, ..., as far as the string goes
     "echo": lambda length, t: 0 * t,  # no more symbols than the string has
 }
 
