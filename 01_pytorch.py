@@ -34,10 +34,9 @@ from torch.nn import functional as F
 
 # --- Task and settings ----------------------------------------------------------------------------
 
-# A task says from which source position each output symbol comes: (length of the string, t) -> the
-# source position for output symbol t, for tensors (B, 1) and (T,), counted from 0. The output has
-# at most `length` symbols; it is shorter if the last positions lie outside the string. To add a
-# task, add a line.
+# A task says from which source position output symbol t comes: (length of the string, t) -> source
+# position, counted from 0, for tensors (B, 1) and (T,). The output has at most `length` symbols; it
+# is shorter if the last positions lie outside the string. To add a task, add a line.
 TASKS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "reverse": lambda length, t: length - 1 - t,
     "copy": lambda length, t: t,
@@ -69,9 +68,7 @@ class Settings:
     steps: int = setting(400, "training steps", 1)
     batch_size: int = setting(64, "strings in a training step", 1)
     lr: float = setting(0.03, "peak learning rate")
-    teacher_forcing: float = setting(
-        1.0, "share of true symbols that the decoder reads in training", 0, 1
-    )
+    teacher_forcing: float = setting(1.0, "share of symbols read in training that are true", 0, 1)
     noise: float = setting(0.2, "share of symbols read in training that are random", 0, 1)
     seed: int = setting(0, "fixes all random numbers of a training run", 0, 2**32 - 1)
     device: str = setting("cpu", "the device that PyTorch runs on: cpu, cuda, mps")
@@ -94,23 +91,19 @@ def lengths_of(source: Tensor) -> Tensor:
 
 
 def source_positions(source: Tensor, task: str) -> Tensor:
-    """Return the source position of each output symbol: (B, S) -> (B, S + 1).
-
-    After the last output symbol it is -1: for "abc", reversed, padded to 4: 2, 1, 0, -1, -1.
-    """
+    """Return the source position of each output symbol, then -1: (B, S) -> (B, S + 1)."""
     lengths = lengths_of(source)
     t = torch.arange(source.size(1) + 1, device=source.device)
     positions = TASKS[task](lengths, t).expand(len(source), -1)
     is_inside = (positions >= 0) & (positions < lengths) & (t < lengths)
-    return positions.masked_fill(~is_inside, -1)
+    return positions.masked_fill(~is_inside, -1)  # "abc" reversed, padded to 4: 2, 1, 0, -1, -1
 
 
 def make_targets(source: Tensor, task: str) -> Tensor:
     """Return what the decoder must write: the symbols, EOS, then PAD. (B, S) -> (B, S + 1)."""
     positions = source_positions(source, task)
     symbols = source.gather(1, positions.clamp(min=0)).masked_fill(positions < 0, PAD)
-    end = lengths_of(symbols)
-    return symbols.scatter(1, end, EOS)
+    return symbols.scatter(1, lengths_of(symbols), EOS)
 
 
 # --- The encoder ----------------------------------------------------------------------------------
@@ -134,24 +127,23 @@ class EncoderRNN(nn.Module):
         self.embedding = embedding
         count = ENCODERS[settings.encoder]
         size = settings.hidden_size // count
-        self.grus = nn.ModuleList(
-            nn.GRU(settings.embedding_size, size, batch_first=True) for _ in range(count)
-        )
-        for gru in self.grus:
+        self.grus = nn.ModuleList()
+        for _ in range(count):
+            gru = nn.GRU(settings.embedding_size, size, batch_first=True)
             # PyTorch keeps three biases in one vector: reset gate, update gate, new state.
             update_gate = slice(size, 2 * size)
             with torch.no_grad():
                 gru.bias_ih_l0[update_gate] += GATES[settings.gates]  # sigmoid(-2) is near 1/8
+            self.grus.append(gru)
 
     def forward(self, source: Tensor) -> tuple[Tensor, Tensor]:
         """Encode tokens (B, S).
 
-        Returns keys (B, S, H), which mean nothing at PAD, and the last state (1, B, H): side by
-        side, the state of each GRU after the last symbol that it reads.
+        Returns keys (B, S, H), which mean nothing at PAD, and the last state (1, B, H).
         """
         # Two orders of reading: the string as it stands, and mirrored within its own length. (Given
         # packed sequences, nn.GRU can read backwards by itself, but it is slower on a CPU.)
-        last = lengths_of(source) - 1  # (B, 1)
+        last = lengths_of(source) - 1  # (B, 1): when a GRU reads the last symbol of each string
         left_to_right = torch.arange(source.size(1), device=source.device).expand_as(source)
         right_to_left = (last - left_to_right).clamp(min=0)  # for "abc", padded to 4: 2, 1, 0, 0
         orders = (left_to_right, right_to_left)[: len(self.grus)]
@@ -162,7 +154,7 @@ class EncoderRNN(nn.Module):
             states, _ = gru(self.embedding(source.gather(1, order)))
             keys.append(states.take_along_dim(order[:, :, None], dim=1))
             last_states.append(states.take_along_dim(last[:, :, None], dim=1))
-        last_state = torch.cat(last_states, dim=-1)  # (B, 1, H)
+        last_state = torch.cat(last_states, dim=-1)  # (B, 1, H): those of the GRUs, side by side
         return torch.cat(keys, dim=-1), last_state.transpose(0, 1)
 
 
@@ -170,10 +162,7 @@ class EncoderRNN(nn.Module):
 
 
 def dot_score(query: Tensor, keys: Tensor) -> Tensor:
-    """Score keys by their dot product with the query: (B, T, H), (B, S, H) -> (B, T, S).
-
-    Luong et al. 2015, section 3.1.
-    """
+    """Score by dot products (Luong et al. 2015, section 3.1): (B, T, H), (B, S, H) -> (B, T, S)."""
     return query @ keys.transpose(1, 2)  # score(h_t, h_s) = h_t . h_s
 
 
@@ -231,12 +220,11 @@ class AttnDecoderRNN(nn.Module):
 
     def __init__(self, settings: Settings, embedding: nn.Embedding) -> None:
         super().__init__()
-        hidden_size = settings.hidden_size
         self.embedding = embedding
-        self.score = SCORES[settings.attention](hidden_size)
-        self.gru = nn.GRU(settings.embedding_size, hidden_size, batch_first=True)
-        self.W_c = nn.Linear(2 * hidden_size, hidden_size)
-        self.W_s = nn.Linear(hidden_size, embedding.num_embeddings)
+        self.score = SCORES[settings.attention](settings.hidden_size)
+        self.gru = nn.GRU(settings.embedding_size, settings.hidden_size, batch_first=True)
+        self.W_c = nn.Linear(2 * settings.hidden_size, settings.hidden_size)
+        self.W_s = nn.Linear(settings.hidden_size, embedding.num_embeddings)
 
     def forward(
         self, tokens: Tensor, state: Tensor, keys: Tensor, mask: Tensor
@@ -376,17 +364,15 @@ def greedy_decode(model: Seq2Seq, source: Tensor, max_steps: int) -> tuple[Tenso
     """
     keys, state = model.encoder(source)
     token = torch.full_like(source[:, :1], SOS)
-    is_finished = torch.zeros_like(token, dtype=torch.bool)
     all_tokens, all_weights = [], []
     for _ in range(max_steps):
-        # Read the symbol just written, and write the next one.
+        is_finished = (token == EOS) | (token == PAD)
+        if is_finished.all():
+            break
         logits, state, weights = model.decoder(token, state, keys, mask=source != PAD)
         token = most_probable(logits).masked_fill(is_finished, PAD)
         all_tokens.append(token)
         all_weights.append(weights)
-        is_finished = is_finished | (token == EOS)
-        if is_finished.all():
-            break
     return torch.cat(all_tokens, dim=1), torch.cat(all_weights, dim=1)
 
 
@@ -411,13 +397,13 @@ def evaluate(model: Seq2Seq, source: Tensor, settings: Settings) -> dict[str, fl
     """
     target = make_targets(source, settings.task)
     tokens, weights = greedy_decode(model, source, max_steps=target.size(1))
-    written = F.pad(tokens, (0, target.size(1) - tokens.size(1)), value=PAD)
-    positions = source_positions(source, settings.task)[:, : tokens.size(1)]
+    num_steps = tokens.size(1)  # fewer than in the longest answer, if all strings end before it
+    positions = source_positions(source, settings.task)[:, :num_steps]
     has_choice = settings.attention not in CHOOSES_NOTHING
     is_counted = (tokens > EOS) & (positions >= 0) & has_choice
     shift = (weights.argmax(dim=-1) - positions)[is_counted]
     return {
-        "exact match": percent((written == target).all(dim=1)),
+        "exact match": percent((tokens == target[:, :num_steps]).all(dim=1)),
         "letters": len(shift),
         "alignment": percent(shift == 0),
         "one column left": percent(shift == -1),
@@ -451,27 +437,22 @@ def decode_word(model: Seq2Seq, word: str, settings: Settings, read: str | None 
     if read is None:
         # Twice the length is enough to see what a model writes that does not stop.
         tokens, weights = greedy_decode(model, source, max_steps=2 * len(word) + 1)
-        reading = F.pad(tokens[:, :-1], (1, 0), value=SOS)
     else:
-        given = ["SOS", *read]
-        reading = torch.tensor([[names.index(name) for name in given]], device=settings.device)
-        logits, _, weights = model(source, reading)
+        given = [SOS, *(names.index(symbol) for symbol in read)]
+        logits, _, weights = model(source, torch.tensor([given], device=settings.device))
         tokens = most_probable(logits)
+    written = [names[token] for token in tokens[0].tolist()]
+    reading = ["SOS", *(written[:-1] if read is None else read)]
     positions = source_positions(source, settings.task)[0]
-    return Decoded(
-        word,
-        read=[names[token] for token in reading[0].tolist()],
-        written=[names[token] for token in tokens[0].tolist()],
-        weights=weights[0].cpu().numpy(),
-        positions=positions[positions >= 0].tolist(),
-    )
+    positions = positions[positions >= 0].tolist()
+    return Decoded(word, reading, written, weights[0].cpu().numpy(), positions)
 
 
 def run(settings: Settings, word: str, read: str | None, folder: Path) -> bool:
     """Train one model, report, and draw its figures. Returns whether all of them were written."""
     # Train, and look now and then at what the model makes of one word.
     model = Seq2Seq(settings)
-    watched = [1 + (settings.steps - 1) * k // 16 for k in range(17)]  # evenly, from first to last
+    watched = np.linspace(1, settings.steps, 17).astype(int)
     losses, snapshots = [], {}
     for step, loss, seconds in train(model, settings):
         losses.append(loss)
@@ -482,8 +463,8 @@ def run(settings: Settings, word: str, read: str | None, folder: Path) -> bool:
 
     # Report what the trained model does with this word, and with many.
     own = snapshots[settings.steps]
-    given = None if read is None else decode_word(model, word, settings, read)
-    if given is not None:
+    if read is not None:
+        given = decode_word(model, word, settings, read)
         print(f"reads {read}, writes {given.output}")
     source = evaluation_strings(settings)
     metrics = evaluate(model, source, settings)
@@ -498,8 +479,8 @@ def run(settings: Settings, word: str, read: str | None, folder: Path) -> bool:
     # Draw. Without attention there are no weights to show.
     if settings.attention == "none":
         return save(draw_loss(losses, {}).savefig, folder / "pytorch_seq2seq_loss.png")
-    curve = draw_loss(losses, {watched[k]: snapshots[watched[k]] for k in (0, 2, 4, 16)})
-    matrix = draw_attention(own) if given is None else draw_readings({word: (own, given)})
+    curve = draw_loss(losses, {step: snapshots[step] for step in watched[[0, 2, 4, 16]]})
+    matrix = draw_attention(own) if read is None else draw_readings({word: (own, given)})
     is_saved = save(curve.savefig, folder / "pytorch_seq2seq_loss.png")
     is_saved &= save(matrix.savefig, folder / "pytorch_attention_matrix.png")
     is_saved &= save(lambda path: animate_decoding(own, path), folder / "pytorch_decoding.gif")
@@ -525,43 +506,36 @@ def shorten(text: str) -> str:
 
 
 def draw_marks(axes: Axes, marker: str, columns: Sequence[int], rows: Sequence[int]) -> None:
-    """Draw rings ("o") or squares ("s") onto a matrix, unless it is too large for them."""
-    if max(axes.images[0].get_size()) <= READABLE:
+    """Draw rings ("o") or squares ("s") onto a matrix, unless it is too large for letters."""
+    if len(axes.get_xticks()) and len(axes.get_yticks()):
         for colour, width in (("white", 3), ("tab:red", 1.3)):
             style = {"markeredgecolor": colour, "markeredgewidth": width, "markersize": 7}
             axes.plot(columns, rows, marker, markerfacecolor="none", **style)
 
 
 def draw_matrix(axes: Axes, decoded: Decoded, labels: list[str]) -> None:
-    """Draw attention weights: a row for each decoder step, a column for each source symbol.
+    """Draw attention weights: a row for each label, a column for each source symbol.
 
     A ring marks the source position from which the right symbol comes, so that one can see when a
-    picture is one column off. Rows without a label stay white.
+    picture is one column off.
     """
-    weights = decoded.weights.copy()
-    weights[len(labels) :] = math.nan
-    axes.imshow(weights, cmap="viridis", vmin=0, vmax=1, aspect="auto")
+    labels = labels or ["EOS"]  # which is all that was written
+    axes.imshow(decoded.weights[: len(labels)], cmap="viridis", vmin=0, vmax=1, aspect="auto")
     axes.set(xlabel="source symbol", ylabel="symbol written", autoscale_on=False)
     axes.set(xticks=[], yticks=[])
     if len(decoded.word) <= READABLE:
         axes.set_xticks(range(len(decoded.word)), list(decoded.word), parse_math=False)
-    if len(weights) <= READABLE:
+    if len(decoded.written) <= READABLE + 1:  # the last is EOS
         axes.set_yticks(range(len(labels)), labels, parse_math=False)
     rings = decoded.positions[: len(labels)]
     draw_marks(axes, "o", rings, range(len(rings)))
 
 
-def without_end(decoded: Decoded) -> Decoded:
-    """Leave out the row in which EOS was written, since it comes from no position."""
-    num_rows = max(1, len(decoded.output))
-    return decoded._replace(written=decoded.written[:num_rows], weights=decoded.weights[:num_rows])
-
-
 def draw_attention(own: Decoded) -> Figure:
-    """Draw the attention matrix of a model that reads what it writes itself."""
+    """Draw the attention matrix of a word."""
     figure = Figure(figsize=(5, 4.5), dpi=150, layout="constrained")
-    axes, decoded = figure.subplots(), without_end(own)
-    draw_matrix(axes, decoded, decoded.written)
+    axes = figure.subplots()
+    draw_matrix(axes, own, list(own.output))
     if axes.lines:
         axes.set_title(RING, size=10)
     figure.colorbar(axes.images[0], label="attention weight")
@@ -596,33 +570,28 @@ def draw_readings(pairs: dict[str, tuple[Decoded, Decoded]]) -> Figure:
 
 
 def animate_decoding(own: Decoded, path: Path) -> None:
-    """Write an animation of how the decoder writes a word.
-
-    It has a frame for each symbol, at most 16, one a second; it rests on the last for three seconds
-    and starts again.
-    """
-    decoded = without_end(own)
-    num_rows, num_columns = decoded.weights.shape
+    """Animate decoding, a symbol a second, in at most 16 frames, the last for three seconds."""
+    symbols = list(own.output)
+    last = max(1, len(symbols))
     figure = Figure(figsize=(8, 4), dpi=100, layout="constrained")
-    left, right = figure.subplots(1, 2)
-    draw_matrix(right, decoded, decoded.written)
+    left, right = figure.subplots(1, 2, sharex=True)
+    draw_matrix(right, own, symbols)
     figure.colorbar(right.images[0], ax=right, label="attention weight")
-    bars = left.bar(range(num_columns), decoded.weights[0], color=ORANGE)
-    left.set_xticks(right.get_xticks(), right.get_xticklabels(), parse_math=False)
-    left.set(xlabel="source symbol", ylabel="attention weight", title="\n")
-    left.set(xlim=right.get_xlim(), ylim=(0, 1))
+    bars = left.bar(range(len(own.word)), own.weights[0], color=ORANGE)
+    left.set(xlabel="source symbol", ylabel="attention weight", title="\n", ylim=(0, 1))
     # The layout is fixed once, for the whole matrix, which has the widest labels.
     figure.draw_without_rendering()
     figure.set_layout_engine(None)
     writer = PillowWriter(fps=1)
     with writer.saving(figure, path, dpi=100):
-        ends = np.linspace(1, num_rows, min(16, num_rows)).astype(int)
-        for end in [*ends, num_rows, num_rows]:
+        ends = np.linspace(1, last, min(16, last)).astype(int)
+        for end in [*ends, last, last]:
             right.clear()
-            draw_matrix(right, decoded, decoded.written[:end])
-            for bar, weight in zip(bars, decoded.weights[end - 1], strict=True):
+            draw_matrix(right, own, symbols[:end])
+            right.set_ylim(last - 0.5, -0.5)
+            for bar, weight in zip(bars, own.weights[end - 1], strict=True):
                 bar.set_height(weight)
-            lines = f"source  {shorten(decoded.word)}\nwritten {shorten(decoded.output[:end])}"
+            lines = f"source  {shorten(own.word)}\nwritten {shorten(own.output[:end])}"
             left.set_title(lines, loc="left", size=12, family="monospace", parse_math=False)
             writer.grab_frame()
 
@@ -643,15 +612,13 @@ def draw_loss(losses: list[float], snapshots: dict[int, Decoded]) -> Figure:
         # A letter on the curve, and the matrix above it, with as many rows as the word needs.
         axes.plot(step, losses[step - 1], "o", color="black", clip_on=False)
         axes.annotate(f" {letter}", (step, losses[step - 1]), size=11, va="bottom")
-        decoded = without_end(snapshot._replace(positions=[]))
-        draw_matrix(panel, decoded, decoded.written)
-        panel.set(xticks=[], yticks=[], ylabel="", ylim=(len(decoded.word) - 0.5, -0.5))
+        draw_matrix(panel, snapshot._replace(positions=[]), list(snapshot.output))
+        panel.set(xticks=[], yticks=[], ylabel="", ylim=(len(snapshot.word) - 0.5, -0.5))
         panel.set_title(f"{letter}: step {step}", size=10)
-        output = f"writes\n{shorten(decoded.output)}"
+        output = f"writes\n{shorten(snapshot.output)}"
         panel.set_xlabel(output, size=9, family="monospace", parse_math=False)
     if snapshots:
-        above = list(panels.values())
-        figure.colorbar(panel.images[0], ax=above, label="weight", ticks=[0, 1])
+        figure.colorbar(panel.images[0], ax=list(panels.values()), label="weight", ticks=[0, 1])
     return figure
 
 
@@ -663,7 +630,7 @@ class Experiment(NamedTuple):
 
     models: dict[str, dict[str, object]]  # the name of a model, and the settings that it changes
     columns: tuple[str, ...]  # what the printed table shows
-    draw: Callable[[list[dict]], Figure] | None  # draws the figure, if there is one, from all runs
+    draw: Callable[[list[dict]], Figure] | None = None  # draws the figure from all runs, if any
 
 
 def different_symbols(settings: Settings, count: int, length: int) -> Tensor:
@@ -707,16 +674,16 @@ def measure(model: Seq2Seq, settings: Settings) -> dict[str, float]:
     """
     source = evaluation_strings(settings)
     steps_to_90 = seconds_to_90 = math.inf
-    losses = []
     for step, loss, seconds in train(model, settings):
-        losses.append(loss)
+        if step <= 20:
+            early_loss = loss
         if step % 10 == 0 and steps_to_90 == math.inf:
             metrics = evaluate(model, source[:200], settings)
             if metrics["exact match"] >= 90:
                 steps_to_90, seconds_to_90 = step, seconds
 
     numbers = {
-        "loss at step 20": losses[:20][-1],
+        "loss at step 20": early_loss,
         "ms per step": 1000 * seconds / settings.steps,
         "steps to 90%": steps_to_90,
         "seconds to 90%": seconds_to_90,
@@ -780,7 +747,7 @@ def run_experiment(name: str, seeds: range, device: str, folder: Path) -> bool:
         runs.append({"model": model_name, **dataclasses.asdict(settings), **measured})
         result = f"{model_name}, seed {seed}, {numbers['exact match']:.2f}% right"
         print(f"{len(runs)} of {len(jobs)}: {result}", flush=True)
-        # All runs so far are written each time, so that Ctrl-C loses none of them.
+        # All runs so far are written each time, so that Ctrl-C loses none, and a full disk shows.
         is_saved = save(lambda path: write_csv(runs, path), folder / f"pytorch_{name}.csv")
         if not is_saved:
             break
@@ -809,8 +776,8 @@ def draw_bottleneck(runs: list[dict]) -> Figure:
         else:
             # The number of training steps stands where the line falls through 40%.
             axes.plot(lengths, curve, color=BLUE)
-            place = np.interp(-40, -np.array(curve), lengths), 40
-            axes.text(*place, f"{steps} ", color=BLUE, size=10, ha="right", va="center")
+            length = np.interp(-40, -np.array(curve), lengths)
+            axes.text(length, 40, f"{steps} ", color=BLUE, size=10, ha="right", va="center")
     axes.plot([], [], color=BLUE, label="no attention (numbers: steps)")
     axes.axvspan(longest + 0.5, lengths[-1] + 0.5, color="0.9", zorder=0)
     axes.text(lengths[-1], 97, "never trained on", rotation=90, ha="center", va="top", size=9)
@@ -847,7 +814,6 @@ EXPERIMENTS = {
             "no teacher forcing": {"teacher_forcing": 0.0},
         },
         columns=("ms per step", "steps to 90%", "seconds to 90%", "exact match"),
-        draw=None,
     ),
     # When can you trust the picture? The second model differs from the default by one flag. The
     # third is what one would write first, with gates and embeddings as PyTorch initialises them.
@@ -882,21 +848,21 @@ def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line: a flag for each field of Settings, and five more."""
     about = "Train a GRU encoder and an attention decoder on strings."
     parser = argparse.ArgumentParser(Path(__file__).name, description=about, allow_abbrev=False)
+    add = parser.add_argument
     for field in dataclasses.fields(Settings):
-        parser.add_argument(
+        add(
             f"--{field.name.replace('_', '-')}",
             type=type(field.default),
             choices=CHOICES.get(field.name),
             default=field.default,
             help=f"{field.metadata['help']} (default: {field.default})",
         )
-    add = parser.add_argument
     add("--sequence", metavar="TEXT", help='the word to draw (default: "attention", if it fits)')
     add("--read", metavar="TEXT", help="what the decoder reads (default: what it writes itself)")
     add("--experiment", choices=EXPERIMENTS, help="repeat a comparison of the README")
     add("--runs", type=int, default=5, help="number of seeds, from --seed on (default: 5)")
     assets = Path(__file__).resolve().parent / "assets"
-    add("--assets", default=assets, help="where files go (default: assets/ beside the script)")
+    add("--assets", type=Path, default=assets, help="folder (default: assets/ beside the script)")
     return parser
 
 
@@ -909,9 +875,7 @@ def refuse_bad_values(parser: argparse.ArgumentParser, args: argparse.Namespace)
 
     for field in dataclasses.fields(Settings):
         value, (low, high) = getattr(args, field.name), field.metadata["bounds"]
-        bounds = (
-            f"a finite number, {low} or more" if high == math.inf else f"between {low} and {high}"
-        )
+        bounds = f"finite, {low} or more" if high == math.inf else f"between {low} and {high}"
         is_fine = isinstance(value, str) or (low <= value <= high and value != math.inf)
         check(field.name, is_fine, f"must be {bounds}")
         fits = args.experiment is None or field.name in ("seed", "device")
@@ -926,13 +890,11 @@ def refuse_bad_values(parser: argparse.ArgumentParser, args: argparse.Namespace)
         if text is not None:
             check(flag, args.experiment is None, "cannot be combined with --experiment")
             check(flag, 1 <= len(text) <= 512, "must have 1 to 512 symbols")
-            unknown = "".join(symbol for symbol in text if symbol not in symbols)
+            unknown = "".join(sorted(set(text) - set(symbols)))
             check(flag, not unknown, f"has symbols outside --alphabet: {unknown}")
-    if args.experiment is None:
-        check("runs", args.runs == 5, "needs --experiment")
-    else:
-        is_fine = 1 <= args.runs <= 2**32 - args.seed
-        check("runs", is_fine, "must be 1 or more, and all seeds less than 2**32")
+    check("runs", args.runs == 5 or args.experiment is not None, "needs --experiment")
+    is_fine = args.experiment is None or 1 <= args.runs <= 2**32 - args.seed
+    check("runs", is_fine, "must be 1 or more, and all seeds less than 2**32")
     try:
         torch.zeros(1, device=args.device).tolist()
     except Exception as error:  # each kind of missing device raises an exception of its own
@@ -960,10 +922,9 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     refuse_bad_values(parser, args)
     settings = Settings(**{name: getattr(args, name) for name in Settings.__annotations__})
-    folder = Path(args.assets)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
+        args.assets.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=args.assets).close()
     except OSError as error:
         parser.error(f"argument --assets: {error}")
 
@@ -977,14 +938,14 @@ def main(argv: list[str] | None = None) -> None:
     try:
         with matplotlib.style.context("default"):  # whatever a matplotlibrc says
             if args.experiment is None:
-                is_saved = run(settings, word, args.read, folder)
+                is_saved = run(settings, word, args.read, args.assets)
             else:
-                is_saved = run_experiment(args.experiment, seeds, args.device, folder)
+                is_saved = run_experiment(args.experiment, seeds, args.device, args.assets)
     except FloatingPointError as error:
         parser.exit(1, f"{parser.prog}: error: {error}; a smaller learning rate may help\n")
     if not is_saved:
         parser.exit(1)
-    print(f"written to {folder}")
+    print(f"written to {args.assets}")
 
 
 if __name__ == "__main__":
