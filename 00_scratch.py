@@ -141,16 +141,17 @@ def report() -> str:
     """Return the four steps for "chat", the first query, and what the mask does."""
     query, keys, mask, W_c, W_s = worked_example()
     context, weights = dot_product_attention(query, keys, mask)
-    lines = [f'For "chat", the query h_t asks for {" and ".join(ASKED["chat"])}.']
+    lines = [f'For "chat", the query h_t asks for the features {" and ".join(ASKED["chat"])}.']
     lines += ["Steps 1 and 2, scores h_t . h_s and their softmax, PAD masked:"]
     scores = np.where(mask, keys @ query[0], np.nan)
     for word, score, weight in zip(SOURCE, scores, weights[0], strict=True):
         lines += [f"  {word:<9}  score {as_text(score)}  weight {as_text(weight)}"]
-    lines += ["Step 3, the context c_t, the weighted sum of the h_s, beside the query h_t:"]
+    lines += ["Step 3, the context c_t (the weighted sum of the h_s), after the query h_t:"]
     for name, h, c in zip(FEATURES, query[0], context[0], strict=True):
         lines += [f"  {name:<9}  h_t {as_text(h)}  c_t {as_text(c)}"]
     lines += ["Step 4, the probability of each word, with c_t and with zeros in its place:"]
-    found, zeros = (final_output(c, query, W_c, W_s)[0] for c in (context, 0 * context))
+    found = final_output(context, query, W_c, W_s)[0]
+    zeros = final_output(0 * context, query, W_c, W_s)[0]
     for word, with_context, without_context in zip(TARGETS, found, zeros, strict=True):
         lines += [f"  {word:<9}  {with_context:.3f}  {without_context:.3f}"]
     _, unmasked = dot_product_attention(query, keys)
@@ -210,7 +211,8 @@ def draw_example() -> Figure:
     draw_numbers(panels["combined"], title, combined, ["$\\tanh$"])
     title = "$W_s$: the features of each French word, times 3"
     draw_numbers(panels["W_s"], title, W_s, list(TARGETS))
-    found, zeros = (final_output(c, query, W_c, W_s)[0] for c in (context, 0 * context))
+    found = final_output(context, query, W_c, W_s)[0]
+    zeros = final_output(0 * context, query, W_c, W_s)[0]
     draw_bars(panels["with"], "next word\n$p(y_t)$", found, orange)
     draw_bars(panels["without"], "if $c_t$ were 0", zeros, grey)
     # The attention matrix.
@@ -224,7 +226,7 @@ def draw_example() -> Figure:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Print the report, draw the figure."""
+    """Print the report and draw the figure."""
     script = Path(__file__).resolve()
     parser = argparse.ArgumentParser(prog=script.name, description=__doc__.splitlines()[0])
     where = "where the figure goes (default: assets/ beside the script)"

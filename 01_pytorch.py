@@ -69,7 +69,7 @@ class Settings:
     batch_size: int = setting(64, "strings in a training step", 1)
     lr: float = setting(0.03, "peak learning rate")
     teacher_forcing: float = setting(1.0, "share of symbols read in training that are true", 0, 1)
-    noise: float = setting(0.2, "share of symbols read in training that are random", 0, 1)
+    noise: float = setting(0.2, "share of symbols read in training that are then replaced", 0, 1)
     seed: int = setting(0, "fixes all random numbers of a training run", 0, 2**32 - 1)
     device: str = setting("cpu", "the device that PyTorch runs on: cpu, cuda, mps")
 
@@ -103,7 +103,7 @@ def make_targets(source: Tensor, task: str) -> Tensor:
     """Return what the decoder must write: the symbols, EOS, then PAD. (B, S) -> (B, S + 1)."""
     positions = source_positions(source, task)
     symbols = source.gather(1, positions.clamp(min=0)).masked_fill(positions < 0, PAD)
-    return symbols.scatter(1, lengths_of(symbols), EOS)
+    return symbols.scatter(1, lengths_of(symbols), EOS)  # "abc", padded to 4: c, b, a, EOS, PAD
 
 
 # --- The encoder ----------------------------------------------------------------------------------
@@ -143,7 +143,7 @@ class EncoderRNN(nn.Module):
         """
         # Two orders of reading: the string as it stands, and mirrored within its own length. (Given
         # packed sequences, nn.GRU can read backwards by itself, but it is slower on a CPU.)
-        last = lengths_of(source) - 1  # (B, 1): when a GRU reads the last symbol of each string
+        last = lengths_of(source) - 1  # (B, 1): the place of the last symbol, in either order
         left_to_right = torch.arange(source.size(1), device=source.device).expand_as(source)
         right_to_left = (last - left_to_right).clamp(min=0)  # for "abc", padded to 4: 2, 1, 0, 0
         orders = (left_to_right, right_to_left)[: len(self.grus)]
@@ -273,8 +273,8 @@ class Seq2Seq(nn.Module):
 def with_noise(tokens: Tensor, settings: Settings, generator: torch.Generator) -> Tensor:
     """Replace some symbols with random ones, but never PAD, SOS or EOS: (B, T) -> (B, T).
 
-    The decoder then cannot safely rely on the previous symbol to find its position. Compare Xie et
-    al. 2017, arXiv:1703.02573.
+    The decoder then cannot safely rely on the previous symbol to find its place. Compare Xie et al.
+    2017, arXiv:1703.02573.
     """
     is_replaced = torch.rand(tokens.shape, generator=generator) < settings.noise
     end = FIRST_SYMBOL + len(settings.alphabet)
@@ -284,7 +284,7 @@ def with_noise(tokens: Tensor, settings: Settings, generator: torch.Generator) -
 
 
 def most_probable(logits: Tensor) -> Tensor:
-    """Return the most probable token from EOS on, so never PAD or SOS: (B, T, V) -> (B, T)."""
+    """Return the most probable token, PAD and SOS excluded: (B, T, V) -> (B, T)."""
     return EOS + logits[..., EOS:].argmax(dim=-1)
 
 
@@ -292,8 +292,8 @@ def training_logits(
     model: Seq2Seq, source: Tensor, target: Tensor, settings: Settings, generator: torch.Generator
 ) -> Tensor:
     """Return the logits for every decoder step of `target`: (B, S), (B, T) -> (B, T, V)."""
-    # Full teacher forcing (Williams and Zipser 1989): the decoder reads the true previous symbols,
-    # SOS c b a to write c b a EOS. They are known beforehand, so one call handles all steps.
+    # Full teacher forcing (Williams and Zipser 1989): the decoder reads the true previous symbols:
+    # SOS c b a when writing c b a EOS. They are known beforehand, so one call handles all steps.
     true_previous = F.pad(target[:, :-1], (1, 0), value=SOS)
     if settings.teacher_forcing == 1:
         logits, _, _ = model(source, with_noise(true_previous, settings, generator))
@@ -321,7 +321,7 @@ def train(model: Seq2Seq, settings: Settings) -> Iterator[tuple[int, float, floa
     in nats per symbol. Raises FloatingPointError when a loss or a parameter is no longer finite.
     """
     # Strings and noise have generators of their own: models with the same seed see the same
-    # strings, whatever else is drawn. (These 32-bit seeds differ from the parameters'.)
+    # strings, whatever else is drawn. (Neither seed is that of the parameters.)
     strings = torch.Generator().manual_seed(2**32 - 1 - settings.seed)
     noise = torch.Generator().manual_seed((settings.seed + 2**31) % 2**32)
     optimizer = torch.optim.Adam(model.parameters(), fused=True)  # fused: all at once, so faster
@@ -391,7 +391,7 @@ def evaluate(model: Seq2Seq, source: Tensor, settings: Settings) -> dict[str, fl
 
     Is the answer right? Exact match counts strings that are right as a whole, including EOS. Is
     the picture right? Alignment counts output symbols whose largest weight lies on their true
-    source position; the next two, those whose largest weight lies one column left or right of it.
+    source position; "one column left" and "right", those whose largest weight lies beside it.
     All three are percentages of `letters`: the symbols written, right or wrong, up to the length of
     the right answer, without EOS. If attention chooses nothing, there are none.
     """
@@ -435,7 +435,7 @@ def decode_word(model: Seq2Seq, word: str, settings: Settings, read: str | None 
     names = ["PAD", "SOS", "EOS", *settings.alphabet]
     source = torch.tensor([[names.index(symbol) for symbol in word]], device=settings.device)
     if read is None:
-        # Twice the length is enough to see what a model writes that does not stop.
+        # Twice the length is enough to show that a model does not stop.
         tokens, weights = greedy_decode(model, source, max_steps=2 * len(word) + 1)
     else:
         given = [SOS, *(names.index(symbol) for symbol in read)]
@@ -570,7 +570,7 @@ def draw_readings(pairs: dict[str, tuple[Decoded, Decoded]]) -> Figure:
 
 
 def animate_decoding(own: Decoded, path: Path) -> None:
-    """Animate decoding, a symbol a second, in at most 16 frames, the last for three seconds."""
+    """Animate decoding in at most 16 frames of a second each, the last held for three."""
     symbols = list(own.output)
     last = max(1, len(symbols))
     figure = Figure(figsize=(8, 4), dpi=100, layout="constrained")
@@ -644,9 +644,9 @@ def different_symbols(settings: Settings, count: int, length: int) -> Tensor:
 def one_letter_too_many(model: Seq2Seq, settings: Settings) -> dict[str, float]:
     """Let the decoder read one symbol too many, and see where it looks in the rows after it.
 
-    A decoder that counts looks where it looked undisturbed in the same row; one that listens, where
-    it looked undisturbed after the same symbol (as does one that falls one column behind). Returns
-    the percentages of rows for which each is true. No symbol occurs twice, and the string lacks the
+    A decoder that counts looks where it did in the same row before the change; one that listens,
+    where it did after the same symbol (as does one that falls one column behind). Returns the
+    percentages of rows for which each is true. No symbol occurs twice, and the string lacks the
     extra one.
     """
     length = min(settings.max_length, len(settings.alphabet) - 1)
@@ -747,7 +747,7 @@ def run_experiment(name: str, seeds: range, device: str, folder: Path) -> bool:
         runs.append({"model": model_name, **dataclasses.asdict(settings), **measured})
         result = f"{model_name}, seed {seed}, {numbers['exact match']:.2f}% right"
         print(f"{len(runs)} of {len(jobs)}: {result}", flush=True)
-        # All runs so far are written each time, so that Ctrl-C loses none, and a full disk shows.
+        # All runs so far are written each time, so that Ctrl-C loses none.
         is_saved = save(lambda path: write_csv(runs, path), folder / f"pytorch_{name}.csv")
         if not is_saved:
             break
@@ -778,7 +778,7 @@ def draw_bottleneck(runs: list[dict]) -> Figure:
             axes.plot(lengths, curve, color=BLUE)
             length = np.interp(-40, -np.array(curve), lengths)
             axes.text(length, 40, f"{steps} ", color=BLUE, size=10, ha="right", va="center")
-    axes.plot([], [], color=BLUE, label="no attention (numbers: steps)")
+    axes.plot([], [], color=BLUE, label="no attention (steps on the line)")
     axes.axvspan(longest + 0.5, lengths[-1] + 0.5, color="0.9", zorder=0)
     axes.text(lengths[-1], 97, "never trained on", rotation=90, ha="center", va="top", size=9)
     axes.set(xlim=(0.5, lengths[-1] + 0.5), ylim=(-3, 105))
@@ -789,7 +789,7 @@ def draw_bottleneck(runs: list[dict]) -> Figure:
 
 
 WORD, READING = "copyright", "thgairypoc"  # the word, and its reverse with one letter too many
-LONG_WORD = "abcdefghijklmnopqrst"  # four letters more than the longest trained length
+LONG_WORD = "abcdefghijklmnopqrst"  # four letters longer than any string in training
 ONE_VECTOR = {"encoder": "forward", "noise": 0.0, "attention": "none"}
 EXPERIMENTS = {
     # Is one vector too small? Only attention and training steps differ.
@@ -859,7 +859,7 @@ def make_parser() -> argparse.ArgumentParser:
         )
     add("--sequence", metavar="TEXT", help='the word to draw (default: "attention", if it fits)')
     add("--read", metavar="TEXT", help="what the decoder reads (default: what it writes itself)")
-    add("--experiment", choices=EXPERIMENTS, help="repeat a comparison of the README")
+    add("--experiment", choices=EXPERIMENTS, help="repeat a comparison from the README")
     add("--runs", type=int, default=5, help="number of seeds, from --seed on (default: 5)")
     assets = Path(__file__).resolve().parent / "assets"
     add("--assets", type=Path, default=assets, help="folder (default: assets/ beside the script)")
@@ -880,7 +880,7 @@ def refuse_bad_values(parser: argparse.ArgumentParser, args: argparse.Namespace)
         check(field.name, is_fine, f"must be {bounds}")
         fits = args.experiment is None or field.name in ("seed", "device")
         check(field.name, fits or value == field.default, "cannot be combined with --experiment")
-    check("min_length", args.min_length <= args.max_length, "is more than --max-length")
+    check("min_length", args.min_length <= args.max_length, "must not exceed --max-length")
     is_fine = args.hidden_size % ENCODERS[args.encoder] == 0
     check("hidden_size", is_fine, "must be even: each direction of the encoder gets half")
     symbols = args.alphabet
