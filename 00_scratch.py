@@ -84,7 +84,7 @@ def final_output(
     return softmax(logits)  # p(y_t) = softmax(W_s tanh(W_c [c_t ; h_t]))       (T, V)
 
 
-# --- The worked example: "the black cat drinks" -> "chat noir boit" -------------------------------
+# --- The worked example: "black cat drinks" -> "chat noir boit" -----------------------------------
 
 # What a trained encoder might know about each word: its grammar, its role and its meaning. A real
 # encoder learns features without names. These have names, so that scores can be checked by eye.
@@ -146,7 +146,7 @@ def report() -> str:
     scores = np.where(mask, keys @ query[0], np.nan)
     for word, score, weight in zip(SOURCE, scores, weights[0], strict=True):
         lines += [f"  {word:<9}  score {as_text(score)}  weight {as_text(weight)}"]
-    lines += ["Step 3, the context c_t (the weighted sum of the h_s), after the query h_t:"]
+    lines += ["Step 3, the query h_t and the context c_t (the weighted sum of the h_s):"]
     for name, h, c in zip(FEATURES, query[0], context[0], strict=True):
         lines += [f"  {name:<9}  h_t {as_text(h)}  c_t {as_text(c)}"]
     lines += ["Step 4, the probability of each word, with c_t and with zeros in its place:"]

@@ -75,7 +75,7 @@ class Settings:
 
 
 def sample_sources(settings: Settings, count: int, generator: torch.Generator) -> Tensor:
-    """Draw `count` strings of uniformly distributed length, padded with PAD: tokens (B, S)."""
+    """Sample `count` strings of uniformly distributed length, padded with PAD: tokens (B, S)."""
     shortest, longest = settings.min_length, settings.max_length
     lengths = torch.randint(shortest, longest + 1, (count, 1), generator=generator)
     shape = (count, int(lengths.max()))
@@ -188,7 +188,7 @@ def uniform_score(query: Tensor, keys: Tensor) -> Tensor:
 
 Score = Callable[[Tensor, Tensor], Tensor]  # (query, keys) -> scores
 
-# Each entry makes a score, given the size of a state. To add a score, add a line.
+# Each entry makes a score function, given the size of a state. To add a score, add a line.
 SCORES: dict[str, Callable[[int], Score | None]] = {
     "dot": lambda hidden_size: dot_score,
     "additive": AdditiveScore,
@@ -333,8 +333,9 @@ def train(model: Seq2Seq, settings: Settings) -> Iterator[tuple[int, float, floa
         target = make_targets(source, settings.task)
         # 2. The prediction for every decoder step.
         logits = training_logits(model, source, target, settings, noise)
-        # 3. The loss: cross-entropy per symbol; EOS counts, PAD does not. It knows nothing of
-        # positions. Where to look is learnt because each step of attention can be differentiated.
+        # 3. The loss: cross-entropy per symbol; EOS counts, PAD does not. The loss knows
+        # nothing of positions. Where to look is learnt because each step of attention can be
+        # differentiated.
         loss = F.cross_entropy(logits.flatten(0, 1), target.flatten(), ignore_index=PAD)
         # 4. The gradient, scaled down if its norm exceeds 1, since it can be very large in a
         # recurrent network.
@@ -377,7 +378,7 @@ def greedy_decode(model: Seq2Seq, source: Tensor, max_steps: int) -> tuple[Tenso
 
 
 def evaluation_strings(settings: Settings, count: int = 2000) -> Tensor:
-    """Draw the strings of the evaluation, (B, S), which are the same for every seed."""
+    """Sample the strings of the evaluation, (B, S), which are the same for every seed."""
     return sample_sources(settings, count, torch.Generator().manual_seed(987654321))
 
 
@@ -397,7 +398,7 @@ def evaluate(model: Seq2Seq, source: Tensor, settings: Settings) -> dict[str, fl
     """
     target = make_targets(source, settings.task)
     tokens, weights = greedy_decode(model, source, max_steps=target.size(1))
-    num_steps = tokens.size(1)  # fewer than in the longest answer, if all strings end before it
+    num_steps = tokens.size(1)  # fewer than target.size(1) if every string ends early
     positions = source_positions(source, settings.task)[:, :num_steps]
     has_choice = settings.attention not in CHOOSES_NOTHING
     is_counted = (tokens > EOS) & (positions >= 0) & has_choice
@@ -496,12 +497,12 @@ def run(settings: Settings, word: str, read: str | None, folder: Path) -> bool:
 
 ORANGE, BLUE, GREY = "#E69F00", "#0072B2", "0.45"
 READABLE = 24  # with more symbols than that, an axis has no letters and a matrix no marks
-RING = "ring: where the right symbol comes from"
+RING = "ring: where the correct symbol comes from"
 SQUARE = "square: where the undisturbed model looked after reading the same symbol"
 
 
 def shorten(text: str) -> str:
-    """Return a text that fits beside a picture; an ellipsis shows that it was cut."""
+    """Cut a text to fit beside a picture; an ellipsis shows that it was cut."""
     return text if len(text) <= READABLE else text[: READABLE - 1] + "…"
 
 
@@ -516,7 +517,7 @@ def draw_marks(axes: Axes, marker: str, columns: Sequence[int], rows: Sequence[i
 def draw_matrix(axes: Axes, decoded: Decoded, labels: list[str]) -> None:
     """Draw attention weights: a row for each label, a column for each source symbol.
 
-    A ring marks the source position from which the right symbol comes, so that one can see when a
+    A ring marks the source position from which the correct symbol comes, so that one can see when a
     picture is one column off.
     """
     labels = labels or ["EOS"]  # which is all that was written
@@ -630,11 +631,11 @@ class Experiment(NamedTuple):
 
     models: dict[str, dict[str, object]]  # the name of a model, and the settings that it changes
     columns: tuple[str, ...]  # what the printed table shows
-    draw: Callable[[list[dict]], Figure] | None = None  # draws the figure from all runs, if any
+    draw: Callable[[list[dict]], Figure] | None = None  # draws the figure, if any, given all runs
 
 
 def different_symbols(settings: Settings, count: int, length: int) -> Tensor:
-    """Draw strings in which no symbol occurs twice: (B, S), S at most the alphabet's length."""
+    """Sample strings in which no symbol occurs twice: (B, S), S at most the alphabet's length."""
     generator = torch.Generator().manual_seed(1)
     orders = torch.rand(count, len(settings.alphabet), generator=generator).argsort(dim=1)
     return (FIRST_SYMBOL + orders[:, :length]).to(settings.device)
@@ -670,7 +671,7 @@ def measure(model: Seq2Seq, settings: Settings) -> dict[str, float]:
     """Train a model; return every number that an experiment may report, by name.
 
     Every 10 training steps 200 strings are decoded, until nine in ten are right; this is not timed.
-    Strings of fixed length go up to a quarter beyond the longest trained length.
+    Each length is also tested alone, up to a quarter beyond the longest in training.
     """
     source = evaluation_strings(settings)
     steps_to_90 = seconds_to_90 = math.inf
@@ -730,7 +731,7 @@ def write_csv(runs: list[dict], path: Path) -> None:
 
 
 def run_experiment(name: str, seeds: range, device: str, folder: Path) -> bool:
-    """Train all models of an experiment with all seeds; write all runs, a table and a figure.
+    """Train all models of an experiment with all seeds; write the runs and any figure.
 
     Returns whether all files were written. Stops early if the runs cannot be written.
     """
@@ -942,7 +943,7 @@ def main(argv: list[str] | None = None) -> None:
             else:
                 is_saved = run_experiment(args.experiment, seeds, args.device, args.assets)
     except FloatingPointError as error:
-        parser.exit(1, f"{parser.prog}: error: {error}; a smaller learning rate may help\n")
+        parser.exit(1, f"{parser.prog}: error: {error}; a smaller --lr may help\n")
     if not is_saved:
         parser.exit(1)
     print(f"written to {args.assets}")
