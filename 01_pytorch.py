@@ -60,7 +60,7 @@ class Settings:
     min_length: int = setting(1, "symbols in the shortest string", 1)
     max_length: int = setting(16, "symbols in the longest string", 1, 512)
     encoder: str = setting("bidirectional", "how the source is read")
-    gates: str = setting("forgetful", "update gates start near 1/8 (forgetful) or 1/2 (usual)")
+    gates: str = setting("forgetful", "the encoder's update gates start near 1/8 or 1/2 (usual)")
     attention: str = setting("dot", "how the decoder scores the keys")
     hidden_size: int = setting(64, "numbers in a state", 1)
     embedding_size: int = setting(16, "numbers in an embedding", 1)
@@ -68,8 +68,8 @@ class Settings:
     steps: int = setting(400, "training steps", 1)
     batch_size: int = setting(64, "strings in a training step", 1)
     lr: float = setting(0.03, "peak learning rate")
-    teacher_forcing: float = setting(1.0, "share of symbols read in training that are true", 0, 1)
-    noise: float = setting(0.2, "share of symbols read in training that are then replaced", 0, 1)
+    teacher_forcing: float = setting(1.0, "chance that a symbol read in training is true", 0, 1)
+    noise: float = setting(0.2, "chance that a symbol read in training becomes a random one", 0, 1)
     seed: int = setting(0, "fixes all random numbers of a training run", 0, 2**32 - 1)
     device: str = setting("cpu", "the device that PyTorch runs on: cpu, cuda, mps")
 
@@ -142,8 +142,8 @@ class EncoderRNN(nn.Module):
         Returns keys (B, S, H), which mean nothing at PAD, and the last state (1, B, H).
         """
         # Two orders of reading: the string as it stands, and mirrored within its own length. (Given
-        # packed sequences, nn.GRU reads backwards by itself, but trains three times as long on
-        # strings of 512 symbols.)
+        # packed sequences, nn.GRU reads backwards by itself, but training on strings of 512 symbols
+        # is then three times slower.)
         last = lengths_of(source) - 1  # (B, 1): the place of the last symbol, in either order
         left_to_right = torch.arange(source.size(1), device=source.device).expand_as(source)
         right_to_left = (last - left_to_right).clamp(min=0)  # for "abc", padded to 4: 2, 1, 0, 0
@@ -152,11 +152,13 @@ class EncoderRNN(nn.Module):
         for gru, order in zip(self.grus, orders, strict=True):
             symbols = source.gather(1, order)  # in the order of reading
             states, _ = gru(self.embedding(symbols))
-            # Back to the order of the string: mirrored twice, it stands as before. What comes after
-            # the string is never used.
+            # Back to the order of the string: mirrored twice, it is as it was. What comes after the
+            # string is never used.
             keys.append(states.take_along_dim(order[:, :, None], dim=1))
             last_states.append(states.take_along_dim(last[:, :, None], dim=1))
-        last_state = torch.cat(last_states, dim=-1)  # (B, 1, H): those of the GRUs, side by side
+        last_state = torch.cat(
+            last_states, dim=-1
+        )  # (B, 1, H): the GRUs' last states, side by side
         return torch.cat(keys, dim=-1), last_state.transpose(0, 1)
 
 
@@ -395,8 +397,8 @@ def evaluate(model: Seq2Seq, source: Tensor, settings: Settings) -> dict[str, fl
     Is the answer right? Exact match counts strings that are right as a whole, including EOS. Is
     the picture right? Alignment counts output symbols whose largest weight lies on their true
     source position; "one column left" and "right", those whose largest weight lies beside it.
-    All three are percentages of `letters`: the symbols written, right or wrong, up to the length of
-    the right answer, without EOS. If attention chooses nothing, there are none.
+    These three are percentages of `letters`: the symbols written, right or wrong, up to the length
+    of the right answer, without EOS. If attention chooses nothing, no letters are counted.
     """
     target = make_targets(source, settings.task)
     tokens, weights = greedy_decode(model, source, max_steps=target.size(1))
@@ -482,7 +484,7 @@ def run(settings: Settings, word: str, read: str | None, folder: Path) -> bool:
     # Draw. Without attention there are no weights to show.
     if settings.attention == "none":
         return save(draw_loss(losses, {}).savefig, folder / "pytorch_seq2seq_loss.png")
-    curve = draw_loss(losses, {step: snapshots[step] for step in watched[[0, 2, 4, 16]]})
+    curve = draw_loss(losses, {step: snapshots[step] for step in watched[[0, 2, 4, 16]]})  # A to D
     matrix = draw_attention(own) if read is None else draw_readings({word: (own, given)})
     is_saved = save(curve.savefig, folder / "pytorch_seq2seq_loss.png")
     is_saved &= save(matrix.savefig, folder / "pytorch_attention_matrix.png")
@@ -649,7 +651,7 @@ def one_letter_too_many(model: Seq2Seq, settings: Settings) -> dict[str, float]:
 
     A decoder that counts looks where it did in the same row before the change; one that listens,
     where it did after the same symbol (as does one that falls one column behind). Returns the
-    percentages of rows for which each is true, without the last two, where EOS may be written. No
+    percentages of rows for which each is true, except the last two, where EOS may be written. No
     symbol occurs twice, and the string lacks the extra one.
     """
     length = min(settings.max_length, len(settings.alphabet) - 1)
@@ -672,7 +674,7 @@ def one_letter_too_many(model: Seq2Seq, settings: Settings) -> dict[str, float]:
 def measure(model: Seq2Seq, settings: Settings) -> dict[str, float]:
     """Train a model; return every number that an experiment may report, by name.
 
-    Every 10 training steps 200 strings are decoded, until nine in ten are right; this is not timed.
+    Every 10 training steps, 200 strings are decoded until nine in ten are right; this is not timed.
     Each length is also tested alone, up to a quarter beyond the longest in training.
     """
     source = evaluation_strings(settings)
