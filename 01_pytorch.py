@@ -156,9 +156,7 @@ class EncoderRNN(nn.Module):
             # string is never used.
             keys.append(states.take_along_dim(order[:, :, None], dim=1))
             last_states.append(states.take_along_dim(last[:, :, None], dim=1))
-        last_state = torch.cat(
-            last_states, dim=-1
-        )  # (B, 1, H): the GRUs' last states, side by side
+        last_state = torch.cat(last_states, dim=-1)  # (B, 1, H): those of the GRUs side by side
         return torch.cat(keys, dim=-1), last_state.transpose(0, 1)
 
 
