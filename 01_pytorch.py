@@ -142,8 +142,7 @@ class EncoderRNN(nn.Module):
         Returns keys (B, S, H), which mean nothing at PAD, and the last state (1, B, H).
         """
         # Two orders of reading: the string as it stands, and mirrored within its own length. (Given
-        # packed sequences, nn.GRU reads backwards by itself, but training on strings of 512 symbols
-        # is then three times slower.)
+        # packed sequences, nn.GRU reads backwards by itself, but trains slowly on long strings.)
         last = lengths_of(source) - 1  # (B, 1): the place of the last symbol, in either order
         left_to_right = torch.arange(source.size(1), device=source.device).expand_as(source)
         right_to_left = (last - left_to_right).clamp(min=0)  # for "abc", padded to 4: 2, 1, 0, 0
