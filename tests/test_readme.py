@@ -48,20 +48,21 @@ def test_every_command_can_be_typed_and_keeps_the_committed_results(
         monkeypatch.setattr(seq2seq, name, lambda *given: ran.append(given) or True)
     monkeypatch.chdir(ROOT)
     commands = [block.splitlines() for language, block in BLOCKS if language == "bash"]
-    start, (figure, no_noise) = itertools.chain(*commands[:-1]), commands[-1]
+    start, tests, (figure, no_noise), exercise = commands
     scripts = ["python 00_scratch.py", "python 01_pytorch.py", "python -m pytest"]
-    assert [line for line in start if line.startswith("python ")][1:] == scripts
+    assert [line for line in start + tests if line.startswith("python ")][1:] == scripts
     # The flags of a model in the text are those of the experiment, its word that of the figure.
     (flags,) = re.findall(r"for plain, keep it and add `(--[^`]+)`", TEXT)
     default = no_noise.replace("--noise 0 ", "")
-    for command in (figure, default, no_noise, f"{no_noise} {flags}"):
+    for command in (figure, default, no_noise, f"{no_noise} {flags}", *exercise):
         python, script, *words = shlex.split(command)
         assert (python, script) == ("python", "01_pytorch.py")
         seq2seq.main(words)
     word, reading, folder = seq2seq.WORD, seq2seq.READING, Path("out/one")
     models = EXPERIMENTS["alignment"].models.values()
     settings = [(seq2seq.Settings(**model), word, reading, folder) for model in models]
-    assert ran == [("alignment", range(1), "cpu", Path("out")), *settings]
+    assert ran[:4] == [("alignment", range(1), "cpu", Path("out")), *settings]
+    assert [word for _, word, _, _ in ran[4:]] == [seq2seq.LONG_WORD] * 2
     with pytest.raises(SystemExit):
         seq2seq.main(["--help"])
     known = set(re.findall(r"--[a-z][a-z-]+", capsys.readouterr().out))
