@@ -60,7 +60,7 @@ class Settings:
     min_length: int = setting(1, "symbols in the shortest string", 1)
     max_length: int = setting(16, "symbols in the longest string", 1, 512)
     encoder: str = setting("bidirectional", "how the source is read")
-    gates: str = setting("forgetful", "the encoder's update gates start near 1/8 or 1/2 (usual)")
+    gates: str = setting("forgetful", "encoder gates start near 1/8 (forgetful) or 1/2 (usual)")
     attention: str = setting("dot", "how the decoder scores the keys")
     hidden_size: int = setting(64, "numbers in a state", 1)
     embedding_size: int = setting(16, "numbers in an embedding", 1)
@@ -68,8 +68,8 @@ class Settings:
     steps: int = setting(400, "training steps", 1)
     batch_size: int = setting(64, "strings in a training step", 1)
     lr: float = setting(0.03, "peak learning rate")
-    teacher_forcing: float = setting(1.0, "chance that a symbol read in training is true", 0, 1)
-    noise: float = setting(0.2, "chance that a symbol read in training becomes a random one", 0, 1)
+    teacher_forcing: float = setting(1.0, "chance of reading the true symbol in training", 0, 1)
+    noise: float = setting(0.2, "chance of reading a random symbol in its place", 0, 1)
     seed: int = setting(0, "fixes all random numbers of a training run", 0, 2**32 - 1)
     device: str = setting("cpu", "the device that PyTorch runs on: cpu, cuda, mps")
 
@@ -119,7 +119,7 @@ class EncoderRNN(nn.Module):
     the state size, and h_s is both states side by side (Bahdanau et al. 2015, section 3.2). A GRU's
     update gate says how much of the old state it keeps (Cho et al. 2014, arXiv:1406.1078). A
     forgetful one starts near an eighth, so that each state at first represents mainly its own
-    symbol; a usual one starts near one half.
+    symbol; the usual one starts near one half.
     """
 
     def __init__(self, settings: Settings, embedding: nn.Embedding) -> None:
@@ -293,7 +293,7 @@ def training_logits(
     model: Seq2Seq, source: Tensor, target: Tensor, settings: Settings, generator: torch.Generator
 ) -> Tensor:
     """Return the logits for every decoder step of `target`: (B, S), (B, T) -> (B, T, V)."""
-    # Full teacher forcing (Williams and Zipser 1989): the decoder reads the true previous symbols:
+    # Full teacher forcing (Williams and Zipser 1989): the decoder reads the true previous symbols,
     # SOS c b a when writing c b a EOS. They are known beforehand, so one call handles all steps.
     true_previous = F.pad(target[:, :-1], (1, 0), value=SOS)
     if settings.teacher_forcing == 1:
@@ -646,10 +646,10 @@ def different_symbols(settings: Settings, count: int, length: int) -> Tensor:
 def one_letter_too_many(model: Seq2Seq, settings: Settings) -> dict[str, float]:
     """Let the decoder read one symbol too many, and see where it looks in the rows after it.
 
-    A decoder that counts looks where it did in the same row before the change; one that listens,
-    where it did after the same symbol (as does one that falls one column behind). Returns the
-    percentages of rows for which each is true, except the last two, where EOS may be written. No
-    symbol occurs twice, and the string lacks the extra one.
+    A decoder that counts looks where it did in the same row without the extra symbol; one that
+    listens, where it did after the same symbol (as does one that falls one column behind). Returns
+    the percentages of these rows, without the last two (where EOS may be written), for which each
+    is true. No symbol occurs twice, and the string lacks the extra one.
     """
     length = min(settings.max_length, len(settings.alphabet) - 1)
     symbols = different_symbols(settings, 200, length + 1)
@@ -671,7 +671,7 @@ def one_letter_too_many(model: Seq2Seq, settings: Settings) -> dict[str, float]:
 def measure(model: Seq2Seq, settings: Settings) -> dict[str, float]:
     """Train a model; return every number that an experiment may report, by name.
 
-    Every 10 training steps, 200 strings are decoded until nine in ten are right; this is not timed.
+    Until nine in ten of 200 strings are right, they are decoded every 10 steps; this is not timed.
     Each length is also tested alone, up to a quarter beyond the longest in training.
     """
     source = evaluation_strings(settings)
@@ -877,7 +877,7 @@ def refuse_bad_values(parser: argparse.ArgumentParser, args: argparse.Namespace)
 
     for field in dataclasses.fields(Settings):
         value, (low, high) = getattr(args, field.name), field.metadata["bounds"]
-        bounds = f"finite, {low} or more" if high == math.inf else f"between {low} and {high}"
+        bounds = f"{low} or more, and finite" if high == math.inf else f"between {low} and {high}"
         is_fine = isinstance(value, str) or (low <= value <= high and value != math.inf)
         check(field.name, is_fine, f"must be {bounds}")
         fits = args.experiment is None or field.name in ("seed", "device")

@@ -78,7 +78,7 @@ def test_every_line_of_code_quoted_is_in_the_scripts() -> None:
 
 
 def test_the_numbers_of_the_worked_example_are_those_of_the_script() -> None:
-    section = README[README.index("## 4.") : README.index("**How looking is learnt.")]
+    section = README[README.index("## 4.") : README.index("**How it learns")]
     query, keys, mask, W_c, W_s = scratch.worked_example()
     context, _ = scratch.dot_product_attention(query, keys, mask)
     (combined,) = scratch.attentional_state(context[:1], query[:1], W_c)
