@@ -138,7 +138,7 @@ def as_text(value: float) -> str:
 
 
 def report() -> str:
-    """Return the four steps for "chat", the first query, and what the mask does."""
+    """Return the four steps for the first query, "chat", and what the mask does."""
     query, keys, mask, W_c, W_s = worked_example()
     context, weights = dot_product_attention(query, keys, mask)
     lines = [f'For "chat", the query h_t asks for the features {" and ".join(ASKED["chat"])}.']

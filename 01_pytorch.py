@@ -60,7 +60,7 @@ class Settings:
     min_length: int = setting(1, "symbols in the shortest string", 1)
     max_length: int = setting(16, "symbols in the longest string", 1, 512)
     encoder: str = setting("bidirectional", "how the source is read")
-    gates: str = setting("forgetful", "encoder gates start near 1/8 (forgetful) or 1/2 (usual)")
+    gates: str = setting("forgetful", "encoder's update gates: near 1/8 (forgetful) or 1/2 (usual)")
     attention: str = setting("dot", "how the decoder scores the keys")
     hidden_size: int = setting(64, "numbers in a state", 1)
     embedding_size: int = setting(16, "numbers in an embedding", 1)
@@ -69,7 +69,7 @@ class Settings:
     batch_size: int = setting(64, "strings in a training step", 1)
     lr: float = setting(0.03, "peak learning rate")
     teacher_forcing: float = setting(1.0, "chance of reading the true symbol in training", 0, 1)
-    noise: float = setting(0.2, "chance of reading a random symbol in its place", 0, 1)
+    noise: float = setting(0.2, "chance that a symbol read in training is replaced at random", 0, 1)
     seed: int = setting(0, "fixes all random numbers of a training run", 0, 2**32 - 1)
     device: str = setting("cpu", "the device that PyTorch runs on: cpu, cuda, mps")
 
@@ -545,7 +545,7 @@ def draw_attention(own: Decoded) -> Figure:
 
 
 def draw_readings(pairs: dict[str, tuple[Decoded, Decoded]]) -> Figure:
-    """Draw where models look, first reading what they write themselves, then a given text.
+    """Draw where models look when they read what they write themselves, then a given text.
 
     In the second matrix of a pair there are no rings. Squares mark where the model looked in the
     first one after it had read the same symbol.
@@ -647,9 +647,9 @@ def one_letter_too_many(model: Seq2Seq, settings: Settings) -> dict[str, float]:
     """Let the decoder read one symbol too many, and see where it looks in the rows after it.
 
     A decoder that counts looks where it did in the same row without the extra symbol; one that
-    listens, where it did after the same symbol (as does one that falls one column behind). Returns
-    the percentages of these rows, without the last two (where EOS may be written), for which each
-    is true. No symbol occurs twice, and the string lacks the extra one.
+    listens, where it did after the same symbol (as does one that falls one column behind). Returns,
+    for either way, the percentage of these rows that fit it, the last two (where EOS may be
+    written) left out. No symbol occurs twice, and the string lacks the extra one.
     """
     length = min(settings.max_length, len(settings.alphabet) - 1)
     symbols = different_symbols(settings, 200, length + 1)
