@@ -334,9 +334,8 @@ def train(model: Seq2Seq, settings: Settings) -> Iterator[tuple[int, float, floa
         target = make_targets(source, settings.task)
         # 2. The prediction for every decoder step.
         logits = training_logits(model, source, target, settings, noise)
-        # 3. The loss: cross-entropy per symbol; EOS counts, PAD does not. The loss knows
-        # nothing of positions. Where to look is learnt because each step of attention can be
-        # differentiated.
+        # 3. The loss: cross-entropy per symbol; EOS counts, PAD does not. It has no positions to
+        # compare: where to look is learnt because each step of attention can be differentiated.
         loss = F.cross_entropy(logits.flatten(0, 1), target.flatten(), ignore_index=PAD)
         # 4. The gradient, scaled down if its norm exceeds 1, since it can be very large in a
         # recurrent network.

@@ -100,6 +100,7 @@ def test_the_animation_fills_row_by_row_and_shows_no_letter_before_it_is_written
     frames, grab = [], seq2seq.PillowWriter.grab_frame
 
     def observed(writer: object) -> None:
+        assert writer.fps == 1
         left, right, _ = writer.fig.axes
         texts_of(writer.fig)
         title = [line.split() for line in left.get_title(loc="left").splitlines()]
