@@ -21,7 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib.style
 import numpy as np
@@ -46,7 +46,7 @@ PAD, SOS, EOS = 0, 1, 2  # padding, start of sequence, end of sequence
 FIRST_SYMBOL = 3  # the alphabet's first symbol is token 3, its second is token 4, and so on
 
 
-def setting(default: object, meaning: str, low: float = 0, high: float = math.inf) -> object:
+def setting(default: Any, meaning: str, low: float = 0, high: float = math.inf) -> Any:
     """Describe a setting: its default, its meaning and, if it is a number, its bounds."""
     return dataclasses.field(default=default, metadata={"help": meaning, "bounds": (low, high)})
 
@@ -112,51 +112,54 @@ ENCODERS = {"bidirectional": 2, "forward": 1}  # the number of GRUs
 GATES = {"forgetful": -2.0, "usual": 0.0}  # what is added to the bias of the update gate
 
 
+def encoder_gru(settings: Settings) -> nn.GRU:
+    """Make a GRU for one direction of reading. If there are two, each has half the state size.
+
+    A GRU's update gate says how much of the old state it keeps (Cho et al. 2014, arXiv:1406.1078).
+    A forgetful one starts near an eighth, so that each state at first represents mainly its own
+    symbol; the usual one starts near one half.
+    """
+    size = settings.hidden_size // ENCODERS[settings.encoder]
+    gru = nn.GRU(settings.embedding_size, size, batch_first=True)
+    with torch.no_grad():  # three biases in one vector: reset gate, update gate, new state
+        gru.bias_ih_l0[size : 2 * size] += GATES[settings.gates]  # sigmoid(-2) is near 1/8
+    return gru
+
+
 class EncoderRNN(nn.Module):
     """One or two GRUs that turn each source position s into a state h_s.
 
-    A bidirectional encoder reads forward with one GRU and backward with another, each with half
-    the state size, and h_s is both states side by side (Bahdanau et al. 2015, section 3.2). A GRU's
-    update gate says how much of the old state it keeps (Cho et al. 2014, arXiv:1406.1078). A
-    forgetful one starts near an eighth, so that each state at first represents mainly its own
-    symbol; the usual one starts near one half.
+    If there are two, one reads forward and one backward, and h_s is both states side by side
+    (Bahdanau et al. 2015, section 3.2).
     """
 
     def __init__(self, settings: Settings, embedding: nn.Embedding) -> None:
         super().__init__()
         self.embedding = embedding
-        count = ENCODERS[settings.encoder]
-        size = settings.hidden_size // count
-        self.grus = nn.ModuleList()
-        for _ in range(count):
-            gru = nn.GRU(settings.embedding_size, size, batch_first=True)
-            # PyTorch keeps three biases in one vector: reset gate, update gate, new state.
-            update_gate = slice(size, 2 * size)
-            with torch.no_grad():
-                gru.bias_ih_l0[update_gate] += GATES[settings.gates]  # sigmoid(-2) is near 1/8
-            self.grus.append(gru)
+        self.forward_gru = encoder_gru(settings)
+        self.backward_gru = encoder_gru(settings) if settings.encoder == "bidirectional" else None
 
     def forward(self, source: Tensor) -> tuple[Tensor, Tensor]:
         """Encode tokens (B, S).
 
         Returns keys (B, S, H), which mean nothing at PAD, and the last state (1, B, H).
         """
-        # Two orders of reading: the string as it stands, and mirrored within its own length. (Given
-        # packed sequences, nn.GRU reads backwards by itself, but trains slowly on long strings.)
-        last = lengths_of(source) - 1  # (B, 1): the place of the last symbol, in either order
-        left_to_right = torch.arange(source.size(1), device=source.device).expand_as(source)
-        right_to_left = (last - left_to_right).clamp(min=0)  # for "abc", padded to 4: 2, 1, 0, 0
-        orders = (left_to_right, right_to_left)[: len(self.grus)]
-        keys, last_states = [], []
-        for gru, order in zip(self.grus, orders, strict=True):
-            symbols = source.gather(1, order)  # in the order of reading
-            states, _ = gru(self.embedding(symbols))
-            # Back to the order of the string: mirrored twice, it is as it was. What comes after the
-            # string is never used.
-            keys.append(states.take_along_dim(order[:, :, None], dim=1))
-            last_states.append(states.take_along_dim(last[:, :, None], dim=1))
-        last_state = torch.cat(last_states, dim=-1)  # (B, 1, H): those of the GRUs side by side
-        return torch.cat(keys, dim=-1), last_state.transpose(0, 1)
+        last = lengths_of(source) - 1  # (B, 1): the position of the last symbol
+        forward_states, _ = self.forward_gru(self.embedding(source))
+        last_state = forward_states.take_along_dim(last[:, :, None], dim=1)
+        if self.backward_gru is None:
+            return forward_states, last_state.transpose(0, 1)
+
+        # The backward GRU reads each string mirrored within its own length, so PAD stays at the
+        # end. (Packed sequences would spare us this, but long ones are slow to train on.)
+        s = torch.arange(source.size(1), device=source.device)
+        mirror = (last - s).clamp(min=0)  # for "abc", padded to 4: 2, 1, 0, 0
+        mirrored_states, _ = self.backward_gru(self.embedding(source.gather(1, mirror)))
+        # Mirrored again, its states stand at their symbols. It ends at the first one.
+        backward_states = mirrored_states.take_along_dim(mirror[:, :, None], dim=1)
+        keys = torch.cat([forward_states, backward_states], dim=-1)
+        last_state = torch.cat([last_state, backward_states[:, :1]], dim=-1)
+        return keys, last_state.transpose(0, 1)
 
 
 # --- Attention and the decoder --------------------------------------------------------------------

@@ -88,9 +88,10 @@ def test_the_encoder_is_pytorchs_gru_on_packed_strings(source: Tensor, encoder: 
     ours = seq2seq.Seq2Seq(small(encoder=encoder)).encoder
     is_bidirectional = encoder == "bidirectional"
     theirs = nn.GRU(5, 4 if is_bidirectional else 8, 1, True, True, 0.0, is_bidirectional)
-    weights = ours.grus[0].state_dict()
+    weights = ours.forward_gru.state_dict()
     if is_bidirectional:
-        weights |= {f"{name}_reverse": value for name, value in ours.grus[1].state_dict().items()}
+        backward = ours.backward_gru.state_dict()
+        weights |= {f"{name}_reverse": value for name, value in backward.items()}
     theirs.load_state_dict(weights)
     lengths = (source != PAD).sum(dim=1)
     packed = nn.utils.rnn.pack_padded_sequence(
@@ -107,10 +108,10 @@ def test_forgetful_gates_keep_an_eighth_of_the_old_state_and_change_nothing_else
     forgetful, usual = (seq2seq.Seq2Seq(small(gates=gates)) for gates in ("forgetful", "usual"))
     usual = usual.state_dict()
     change = {name: value - usual[name] for name, value in forgetful.state_dict().items()}
-    for gru in forgetful.encoder.grus:
+    for name in ("forward_gru", "backward_gru"):
+        gru = getattr(forgetful.encoder, name)
         # With this change as its only parameters: h' = (1 - z) tanh(0) + z h, z = sigmoid(-2).
-        prefix = f"encoder.grus.{[*forgetful.encoder.grus].index(gru)}."
-        gru.load_state_dict({name: change.pop(prefix + name) for name in gru.state_dict()})
+        gru.load_state_dict({x: change.pop(f"encoder.{name}.{x}") for x in gru.state_dict()})
         state, _ = gru(torch.zeros(1, 1, 5), torch.ones(1, 1, 4))
         torch.testing.assert_close(state, torch.full_like(state, 1 / (1 + math.e**2)))
     assert not any(value.any() for value in change.values())
