@@ -834,7 +834,6 @@ EXPERIMENTS = {
             "listens",
             "counts",
             "right at 18 random letters",
-            "right at 18 different letters",
             "right at 20 different letters",
         ),
         # The first three runs are those of the first seed.

@@ -166,7 +166,7 @@ def test_the_dot_score_and_mostly_teacher_forcing_save_steps_with_the_same_seed(
 def test_with_every_seed_it_depends_on_the_words_which_model_is_right_most_often() -> None:
     default, no_noise, plain = EXPERIMENTS["alignment"].models
     best = {"exact match": default, "right at 18 random letters": no_noise}
-    best |= dict.fromkeys((f"right at {n} different letters" for n in (18, 20)), plain)
+    best["right at 20 different letters"] = plain
     for column, expected in best.items():
         for seed in map(str, range(5)):
             runs = [run for run in RESULTS["alignment"] if run["seed"] == seed]
