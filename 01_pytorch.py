@@ -129,7 +129,7 @@ def encoder_gru(settings: Settings) -> nn.GRU:
 class EncoderRNN(nn.Module):
     """One or two GRUs that turn each source position s into a state h_s.
 
-    If there are two, one reads forward and one backward, and h_s is both states side by side
+    If there are two, one reads forwards, one backwards, and h_s is both states side by side
     (Bahdanau et al. 2015, section 3.2).
     """
 
@@ -151,11 +151,12 @@ class EncoderRNN(nn.Module):
             return forward_states, last_state.transpose(0, 1)
 
         # The backward GRU reads each string mirrored within its own length, so PAD stays at the
-        # end. (Packed sequences would spare us this, but long ones are slow to train on.)
+        # end. (nn.GRU does this by itself if it is bidirectional and gets packed sequences, but
+        # then long strings are slow to train on.)
         s = torch.arange(source.size(1), device=source.device)
         mirror = (last - s).clamp(min=0)  # for "abc", padded to 4: 2, 1, 0, 0
         mirrored_states, _ = self.backward_gru(self.embedding(source.gather(1, mirror)))
-        # Mirrored again, its states stand at their symbols. It ends at the first one.
+        # Mirrored again, the states stand at their symbols. This GRU ends at the first symbol.
         backward_states = mirrored_states.take_along_dim(mirror[:, :, None], dim=1)
         keys = torch.cat([forward_states, backward_states], dim=-1)
         last_state = torch.cat([last_state, backward_states[:, :1]], dim=-1)
@@ -337,8 +338,8 @@ def train(model: Seq2Seq, settings: Settings) -> Iterator[tuple[int, float, floa
         target = make_targets(source, settings.task)
         # 2. The prediction for every decoder step.
         logits = training_logits(model, source, target, settings, noise)
-        # 3. The loss: cross-entropy per symbol; EOS counts, PAD does not. It has no positions to
-        # compare: where to look is learnt because each step of attention can be differentiated.
+        # 3. The loss: cross-entropy per symbol; EOS counts, PAD does not. It compares no
+        # positions: where to look is learnt because each step of attention can be differentiated.
         loss = F.cross_entropy(logits.flatten(0, 1), target.flatten(), ignore_index=PAD)
         # 4. The gradient, scaled down if its norm exceeds 1, since it can be very large in a
         # recurrent network.
@@ -348,7 +349,8 @@ def train(model: Seq2Seq, settings: Settings) -> Iterator[tuple[int, float, floa
         # 5. The update. The learning rate rises linearly to its peak over the first fifth of the
         # training, then falls linearly to zero, as is usual.
         progress = (step - 0.5) / settings.steps  # the middle of the step, so that no rate is zero
-        optimizer.param_groups[0]["lr"] = settings.lr * min(progress / 0.2, (1 - progress) / 0.8)
+        rise, fall = progress / 0.2, (1 - progress) / 0.8
+        optimizer.param_groups[0]["lr"] = settings.lr * min(rise, fall)
         optimizer.step()
         if not all(tensor.isfinite().all() for tensor in (loss, *model.parameters())):
             raise FloatingPointError(f"training diverged at step {step} of {settings.steps}")
@@ -646,12 +648,12 @@ def different_symbols(settings: Settings, count: int, length: int) -> Tensor:
 
 @torch.no_grad()
 def one_letter_too_many(model: Seq2Seq, settings: Settings) -> dict[str, float]:
-    """Let the decoder read one symbol too many, and see where it looks in the rows after it.
+    """Let the decoder read one symbol too many, and see where it looks afterwards.
 
     A decoder that counts looks where it did in the same row without the extra symbol; one that
     listens, where it did after the same symbol (as does one that falls one column behind). Returns,
-    for either way, the percentage of these rows that fit it, the last two (where EOS may be
-    written) left out. No symbol occurs twice, and the string lacks the extra one.
+    for each of the two, the percentage of later rows that fit; the last two rows, where EOS may be
+    written, are left out. No symbol occurs twice, and the string lacks the extra one.
     """
     length = min(settings.max_length, len(settings.alphabet) - 1)
     symbols = different_symbols(settings, 200, length + 1)
@@ -865,7 +867,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--experiment", choices=EXPERIMENTS, help="repeat a comparison from the README")
     add("--runs", type=int, default=5, help="number of seeds, from --seed on (default: 5)")
     assets = Path(__file__).resolve().parent / "assets"
-    add("--assets", type=Path, default=assets, help="folder (default: assets/ beside the script)")
+    add("--assets", type=Path, default=assets, help="where files go (default: beside the script)")
     return parser
 
 
