@@ -1,11 +1,11 @@
 """A GRU encoder and an attention decoder learn to reverse strings, in PyTorch.
 
-Reversal is a small task that shows attention at work: the first output symbol is the last source
-symbol, so the weights of a decoder that looks at the right positions form an anti-diagonal. Read
-the file from top to bottom, alongside the README. The lesson ends at a divider in the middle.
+Reversal is a small task that shows attention at work: the last source symbol is written first, the
+first one last, so the weights of a decoder that looks at the right positions form an anti-diagonal.
+Read the file from top to bottom, alongside the README. The lesson ends at a divider in the middle.
 
     python 01_pytorch.py                           trains, reports, draws three figures
-    python 01_pytorch.py --sequence hello          shows where the decoder looks in another word
+    python 01_pytorch.py --sequence hello          the same, with pictures of another word
     python 01_pytorch.py --experiment alignment    asks when such a picture can be trusted
 
 Shapes: B strings, S source positions, T decoder steps, H numbers in a state, V different tokens.
@@ -151,8 +151,8 @@ class EncoderRNN(nn.Module):
             return forward_states, last_state.transpose(0, 1)
 
         # The backward GRU reads each string mirrored within its own length, so PAD stays at the
-        # end. (nn.GRU does this by itself if it is bidirectional and gets packed sequences, but
-        # then long strings are slow to train on.)
+        # end. (A bidirectional nn.GRU does this by itself if it gets packed sequences, but then
+        # trains ever more slowly on longer strings.)
         s = torch.arange(source.size(1), device=source.device)
         mirror = (last - s).clamp(min=0)  # for "abc", padded to 4: 2, 1, 0, 0
         mirrored_states, _ = self.backward_gru(self.embedding(source.gather(1, mirror)))
@@ -346,7 +346,7 @@ def train(model: Seq2Seq, settings: Settings) -> Iterator[tuple[int, float, floa
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), max_norm=1)
-        # 5. The update. The learning rate rises linearly to its peak over the first fifth of the
+        # 5. The update. The learning rate rises linearly to its peak over the first fifth of
         # training, then falls linearly to zero, as is usual.
         progress = (step - 0.5) / settings.steps  # the middle of the step, so that no rate is zero
         rise, fall = progress / 0.2, (1 - progress) / 0.8
@@ -890,7 +890,7 @@ def refuse_bad_values(parser: argparse.ArgumentParser, args: argparse.Namespace)
     check("hidden_size", is_fine, "must be even: each direction of the encoder gets half")
     symbols = args.alphabet
     is_fine = len(set(symbols)) == len(symbols) > 1 and symbols.isprintable() and " " not in symbols
-    check("alphabet", is_fine, "must be 2 or more printable symbols, all different, no space")
+    check("alphabet", is_fine, "must be 2 or more printable symbols, all different, none a space")
     for flag, text in (("sequence", args.sequence), ("read", args.read)):
         if text is not None:
             check(flag, args.experiment is None, "cannot be combined with --experiment")
@@ -907,7 +907,7 @@ def refuse_bad_values(parser: argparse.ArgumentParser, args: argparse.Namespace)
 
 
 def save(write: Callable[[Path], None], path: Path) -> bool:
-    """Write a file; an older one is replaced only by a finished one. If that fails, say why."""
+    """Write a file; an older one is replaced only by a finished one. If writing fails, say why."""
     try:
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as folder:
             unfinished = Path(folder) / path.name
