@@ -60,7 +60,9 @@ class Settings:
     min_length: int = setting(1, "symbols in the shortest string", 1)
     max_length: int = setting(16, "symbols in the longest string", 1, 512)
     encoder: str = setting("bidirectional", "how the source is read")
-    gates: str = setting("forgetful", "encoder's update gates: near 1/8 (forgetful) or 1/2 (usual)")
+    gates: str = setting(
+        "forgetful", "encoder's gates at first: near 1/8 (forgetful) or 1/2 (usual)"
+    )
     attention: str = setting("dot", "how the decoder scores the keys")
     hidden_size: int = setting(64, "numbers in a state", 1)
     embedding_size: int = setting(16, "numbers in an embedding", 1)
@@ -172,7 +174,7 @@ def dot_score(query: Tensor, keys: Tensor) -> Tensor:
 
 
 class AdditiveScore(nn.Module):
-    """Score with a small network (Bahdanau et al. 2015, appendix A.1.2, there with h_{t-1})."""
+    """Score with a small network (Bahdanau et al. 2015, appendix A.1.2; their query is h_{t-1})."""
 
     def __init__(self, hidden_size: int) -> None:
         super().__init__()
@@ -753,7 +755,7 @@ def run_experiment(name: str, seeds: range, device: str, folder: Path) -> bool:
         runs.append({"model": model_name, **dataclasses.asdict(settings), **measured})
         result = f"{model_name}, seed {seed}, {numbers['exact match']:.2f}% right"
         print(f"{len(runs)} of {len(jobs)}: {result}", flush=True)
-        # All runs so far are written each time, so that Ctrl-C loses none.
+        # All runs so far are written each time, so that Ctrl-C loses no finished run.
         is_saved = save(lambda path: write_csv(runs, path), folder / f"pytorch_{name}.csv")
         if not is_saved:
             break
@@ -812,7 +814,7 @@ EXPERIMENTS = {
         columns=("90% right up to length", "exact match"),
         draw=draw_bottleneck,
     ),
-    # What do the dot score and teacher forcing save? Models differ from the default by one flag.
+    # What do the dot score and teacher forcing save? Each differs from the default by one flag.
     "speed": Experiment(
         models={
             "default": {},
@@ -867,7 +869,8 @@ def make_parser() -> argparse.ArgumentParser:
     add("--experiment", choices=EXPERIMENTS, help="repeat a comparison from the README")
     add("--runs", type=int, default=5, help="number of seeds, from --seed on (default: 5)")
     assets = Path(__file__).resolve().parent / "assets"
-    add("--assets", type=Path, default=assets, help="where files go (default: beside the script)")
+    where = "folder to write to (default: assets/ beside the script)"
+    add("--assets", type=Path, default=assets, help=where)
     return parser
 
 
