@@ -21,7 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import matplotlib.style
 import numpy as np
@@ -46,7 +46,7 @@ PAD, SOS, EOS = 0, 1, 2  # padding, start of sequence, end of sequence
 FIRST_SYMBOL = 3  # the alphabet's first symbol is token 3, its second is token 4, and so on
 
 
-def setting(default: Any, meaning: str, low: float = 0, high: float = math.inf) -> Any:
+def setting(default: object, meaning: str, low: float = 0, high: float = math.inf) -> object:
     """Describe a setting: its default, its meaning and, if it is a number, its bounds."""
     return dataclasses.field(default=default, metadata={"help": meaning, "bounds": (low, high)})
 
