@@ -61,7 +61,7 @@ class Settings:
     max_length: int = setting(16, "symbols in the longest string", 1, 512)
     encoder: str = setting("bidirectional", "how the source is read")
     gates: str = setting(
-        "forgetful", "encoder's gates at first: near 1/8 (forgetful) or 1/2 (usual)"
+        "forgetful", "share of its state that the encoder keeps at first: near 1/8 or 1/2"
     )
     attention: str = setting("dot", "how the decoder scores the keys")
     hidden_size: int = setting(64, "numbers in a state", 1)
@@ -115,7 +115,7 @@ GATES = {"forgetful": -2.0, "usual": 0.0}  # what is added to the bias of the up
 
 
 def encoder_gru(settings: Settings) -> nn.GRU:
-    """Make a GRU for one direction of reading. If there are two, each has half the state size.
+    """Make a GRU for one direction of reading. If there are two GRUs, each has half the state.
 
     A GRU's update gate says how much of the old state it keeps (Cho et al. 2014, arXiv:1406.1078).
     A forgetful one starts near an eighth, so that each state at first represents mainly its own
@@ -154,7 +154,7 @@ class EncoderRNN(nn.Module):
 
         # The backward GRU reads each string mirrored within its own length, so PAD stays at the
         # end. (A bidirectional nn.GRU does this by itself if it gets packed sequences, but then
-        # trains ever more slowly on longer strings.)
+        # long strings take much longer to train on.)
         s = torch.arange(source.size(1), device=source.device)
         mirror = (last - s).clamp(min=0)  # for "abc", padded to 4: 2, 1, 0, 0
         mirrored_states, _ = self.backward_gru(self.embedding(source.gather(1, mirror)))
@@ -221,7 +221,7 @@ def attend(score: Score, query: Tensor, keys: Tensor, mask: Tensor) -> tuple[Ten
 class AttnDecoderRNN(nn.Module):
     """A GRU decoder that looks back at the keys before it writes each symbol (Luong et al. 2015).
 
-    Without attention, weights and context are zero, and it knows the source only through its first
+    Without attention, weights and context are zero, and the source is known only through the first
     state, which is the encoder's last one (Sutskever et al. 2014).
     """
 
@@ -340,8 +340,9 @@ def train(model: Seq2Seq, settings: Settings) -> Iterator[tuple[int, float, floa
         target = make_targets(source, settings.task)
         # 2. The prediction for every decoder step.
         logits = training_logits(model, source, target, settings, noise)
-        # 3. The loss: cross-entropy per symbol; EOS counts, PAD does not. It compares no
-        # positions: where to look is learnt because each step of attention can be differentiated.
+        # 3. The loss: cross-entropy per symbol; EOS counts, PAD does not. No
+        # positions are compared: where to look is learnt because each step of attention can be
+        # differentiated.
         loss = F.cross_entropy(logits.flatten(0, 1), target.flatten(), ignore_index=PAD)
         # 4. The gradient, scaled down if its norm exceeds 1, since it can be very large in a
         # recurrent network.
