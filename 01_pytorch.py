@@ -61,7 +61,7 @@ class Settings:
     max_length: int = setting(16, "symbols in the longest string", 1, 512)
     encoder: str = setting("bidirectional", "how the source is read")
     gates: str = setting(
-        "forgetful", "share of its state that the encoder keeps at first: near 1/8 or 1/2"
+        "forgetful", "state kept by the encoder at first: near 1/8 (forgetful) or 1/2 (usual)"
     )
     attention: str = setting("dot", "how the decoder scores the keys")
     hidden_size: int = setting(64, "numbers in a state", 1)
@@ -340,9 +340,8 @@ def train(model: Seq2Seq, settings: Settings) -> Iterator[tuple[int, float, floa
         target = make_targets(source, settings.task)
         # 2. The prediction for every decoder step.
         logits = training_logits(model, source, target, settings, noise)
-        # 3. The loss: cross-entropy per symbol; EOS counts, PAD does not. No
-        # positions are compared: where to look is learnt because each step of attention can be
-        # differentiated.
+        # 3. The loss: cross-entropy per symbol; EOS counts, PAD does not. It never sees a position:
+        # where to look is learnt because each step of attention can be differentiated.
         loss = F.cross_entropy(logits.flatten(0, 1), target.flatten(), ignore_index=PAD)
         # 4. The gradient, scaled down if its norm exceeds 1, since it can be very large in a
         # recurrent network.
@@ -797,7 +796,7 @@ def draw_bottleneck(runs: list[dict]) -> Figure:
     return figure
 
 
-WORD, READING = "copyright", "thgairypoc"  # the word, and its reverse with one letter too many
+WORD, READING = "copyright", "thgkirypoc"  # the word, and its reverse with one letter too many
 LONG_WORD = "abcdefghijklmnopqrst"  # four letters longer than any string in training
 ONE_VECTOR = {"encoder": "forward", "noise": 0.0, "attention": "none"}
 EXPERIMENTS = {
@@ -868,7 +867,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--sequence", metavar="TEXT", help='the word to draw (default: "attention", if it fits)')
     add("--read", metavar="TEXT", help="what the decoder reads (default: what it writes itself)")
     add("--experiment", choices=EXPERIMENTS, help="repeat a comparison from the README")
-    add("--runs", type=int, default=5, help="number of seeds, from --seed on (default: 5)")
+    add("--runs", type=int, default=5, help="seeds of an experiment, from --seed on (default: 5)")
     assets = Path(__file__).resolve().parent / "assets"
     where = "folder to write to (default: assets/ beside the script)"
     add("--assets", type=Path, default=assets, help=where)

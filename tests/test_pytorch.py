@@ -371,6 +371,6 @@ def test_the_default_model_counts_its_steps_whatever_it_reads(trained: nn.Module
     settings = seq2seq.Settings()
     found = seq2seq.one_letter_too_many(trained, settings)
     assert found["listens"] < 1 and found["counts"] > 99
-    decoded = seq2seq.decode_word(trained, "copyright", settings, "thgairypoc")
+    decoded = seq2seq.decode_word(trained, "copyright", settings, "thgkirypoc")
     assert decoded.output == "thgirypoc", "what is read is wrong from the fourth letter on"
     assert decoded.weights.argmax(axis=1).tolist()[:9] == decoded.positions

@@ -84,7 +84,7 @@ def test_the_numbers_of_the_worked_example_are_those_of_the_script() -> None:
     (combined,) = scratch.attentional_state(context[:1], query[:1], W_c)
     printed = set(re.findall(r"\d\.\d{3}", scratch.report()))
     told = set(re.findall(r"\d\.\d{3}", section))
-    assert len(told) >= 8 and told <= printed | {f"{value:.3f}" for value in combined}
+    assert len(told) >= 7 and told <= printed | {f"{value:.3f}" for value in combined}
     assert f"= {W_s[0] @ combined:.2f}`$" in section
     tabled = re.findall(r"^\| (?:query|key of).*\|$", section, re.MULTILINE)
     rows = [[cell.strip() for cell in line.strip("|").split("|")[1:]] for line in tabled]
