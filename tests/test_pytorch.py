@@ -198,7 +198,7 @@ def observed(settings: object) -> tuple[nn.Module, list[tuple], list[tuple]]:
 def test_training_is_adam_on_the_clipped_gradients_of_the_cross_entropy_per_symbol(
     task: str,
 ) -> None:
-    settings = small(task=task, noise=0.0, lr=0.5, steps=10)
+    settings = small(task=task, noise=0.0, embedding_std=1.0, lr=0.3, steps=10, seed=4)
     model, told, read = observed(settings)
     reference = seq2seq.Seq2Seq(settings)
     optimizer, norms = torch.optim.Adam(reference.parameters()), []
@@ -215,7 +215,7 @@ def test_training_is_adam_on_the_clipped_gradients_of_the_cross_entropy_per_symb
         optimizer.zero_grad()
         loss.backward()
         norms.append(nn.utils.clip_grad_norm_(reference.parameters(), 1))
-        optimizer.param_groups[0]["lr"] = 0.5 * np.interp(t + 0.5, [0, 2, 10], [0, 1, 0]).item()
+        optimizer.param_groups[0]["lr"] = 0.3 * np.interp(t + 0.5, [0, 2, 10], [0, 1, 0]).item()
         optimizer.step()
     for parameter, expected in zip(model.parameters(), reference.parameters(), strict=True):
         torch.testing.assert_close(parameter, expected, atol=1e-4, rtol=1e-3)
