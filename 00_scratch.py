@@ -52,8 +52,8 @@ def dot_product_attention(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Let T queries look at S keys at once (Luong et al. 2015, section 3.1, the score called dot).
 
-    The keys are also the values: a source word is found by its state, and its state is what is
-    found. In dot_product_attention(x, x) a sequence looks at itself, which is self-attention.
+    The keys are also the values: the same vectors are compared and summed. In
+    dot_product_attention(x, x) a sequence looks at itself, which is self-attention.
 
     Shapes: query h_t (T, d), keys h_s (S, d), mask (S,), True where a query may look; the other
     positions get a weight of exactly 0. Returns (context (T, d), weights (T, S)).
@@ -127,7 +127,7 @@ def worked_example() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np
     return query, keys, mask, W_c, W_s
 
 
-# --- Report and figure ----------------------------------------------------------------------------
+# --- The lesson ends here. Report and figure ------------------------------------------------------
 
 
 def as_text(value: float) -> str:

@@ -374,3 +374,17 @@ def test_the_default_model_counts_its_steps_whatever_it_reads(trained: nn.Module
     decoded = seq2seq.decode_word(trained, "copyright", settings, "thgkirypoc")
     assert decoded.output == "thgirypoc", "what is read is wrong from the fourth letter on"
     assert decoded.weights.argmax(axis=1).tolist()[:9] == decoded.positions
+
+
+@pytest.mark.parametrize("changes", [{"encoder": "bidirectional"}, {"task": "copy"}], ids=str)
+def test_plain_listens_and_looks_at_the_true_column_if_its_state_has_read_the_same_letter(
+    changes: dict,
+) -> None:
+    plain = seq2seq.EXPERIMENTS["alignment"].models["plain"]
+    settings = seq2seq.Settings(**{**plain, **changes, "steps": 150})
+    model = seq2seq.Seq2Seq(settings)
+    for _ in seq2seq.train(model, settings):
+        pass
+    found = seq2seq.evaluate(model, seq2seq.evaluation_strings(settings, 500), settings)
+    assert found["alignment"] > 85
+    assert seq2seq.one_letter_too_many(model, settings)["listens"] > 85
