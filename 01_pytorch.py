@@ -61,7 +61,7 @@ class Settings:
     max_length: int = setting(16, "symbols in the longest string", 1, 512)
     encoder: str = setting("bidirectional", "how the source is read")
     gates: str = setting(
-        "forgetful", "state kept by the encoder at first: near 1/8 (forgetful) or 1/2 (usual)"
+        "forgetful", "share of state an encoder keeps at first: near 1/8 (forgetful), 1/2 (usual)"
     )
     attention: str = setting("dot", "how the decoder scores the keys")
     hidden_size: int = setting(64, "numbers in a state", 1)
@@ -71,7 +71,7 @@ class Settings:
     batch_size: int = setting(64, "strings in a training step", 1)
     lr: float = setting(0.03, "peak learning rate")
     teacher_forcing: float = setting(1.0, "chance of reading the true symbol in training", 0, 1)
-    noise: float = setting(0.2, "chance that a symbol read in training is replaced at random", 0, 1)
+    noise: float = setting(0.2, "chance that the decoder reads a random symbol in training", 0, 1)
     seed: int = setting(0, "fixes all random numbers of a training run", 0, 2**32 - 1)
     device: str = setting("cpu", "the device that PyTorch runs on: cpu, cuda, mps")
 
@@ -154,7 +154,7 @@ class EncoderRNN(nn.Module):
 
         # The backward GRU reads each string mirrored within its own length, so PAD stays at the
         # end. (A bidirectional nn.GRU does this by itself if it gets packed sequences, but then
-        # long strings take much longer to train on.)
+        # training is slower.)
         s = torch.arange(source.size(1), device=source.device)
         mirror = (last - s).clamp(min=0)  # for "abc", padded to 4: 2, 1, 0, 0
         mirrored_states, _ = self.backward_gru(self.embedding(source.gather(1, mirror)))
@@ -250,7 +250,8 @@ class AttnDecoderRNN(nn.Module):
         else:
             context, weights = attend(self.score, query, keys, mask)
         found_and_asked = torch.cat([context, query], dim=-1)  # [c_t ; h_t]      (B, T, 2H)
-        # p(y_t) = softmax(W_s tanh(W_c [c_t ; h_t])), Luong et al. 2015, equations 5 and 6
+        # p(y_t) = softmax(W_s tanh(W_c [c_t ; h_t])), Luong et al. 2015, equations 5 and 6; in
+        # training, this softmax is part of the loss
         attentional = torch.tanh(self.W_c(found_and_asked))  #                    (B, T, H)
         logits = self.W_s(attentional)  #                                         (B, T, V)
         return logits, state, weights
@@ -349,7 +350,7 @@ def train(model: Seq2Seq, settings: Settings) -> Iterator[tuple[int, float, floa
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), max_norm=1)
         # 5. The update. The learning rate rises linearly to its peak over the first fifth of
-        # training, then falls linearly to zero, as is usual.
+        # training, then falls linearly towards zero, as is usual.
         progress = (step - 0.5) / settings.steps  # the middle of the step, so that no rate is zero
         rise, fall = progress / 0.2, (1 - progress) / 0.8
         optimizer.param_groups[0]["lr"] = settings.lr * min(rise, fall)
