@@ -61,7 +61,7 @@ class Settings:
     max_length: int = setting(16, "symbols in the longest string", 1, 512)
     encoder: str = setting("bidirectional", "how the source is read")
     gates: str = setting(
-        "forgetful", "share of state an encoder keeps at first: near 1/8 (forgetful), 1/2 (usual)"
+        "forgetful", "share of its state an encoder keeps at first: near 1/8 if forgetful, else 1/2"
     )
     attention: str = setting("dot", "how the decoder scores the keys")
     hidden_size: int = setting(64, "numbers in a state", 1)
@@ -71,7 +71,7 @@ class Settings:
     batch_size: int = setting(64, "strings in a training step", 1)
     lr: float = setting(0.03, "peak learning rate")
     teacher_forcing: float = setting(1.0, "chance of reading the true symbol in training", 0, 1)
-    noise: float = setting(0.2, "chance that the decoder reads a random symbol in training", 0, 1)
+    noise: float = setting(0.2, "chance that noise then replaces the symbol read", 0, 1)
     seed: int = setting(0, "fixes all random numbers of a training run", 0, 2**32 - 1)
     device: str = setting("cpu", "the device that PyTorch runs on: cpu, cuda, mps")
 
@@ -653,8 +653,8 @@ def different_symbols(settings: Settings, count: int, length: int) -> Tensor:
 def one_letter_too_many(model: Seq2Seq, settings: Settings) -> dict[str, float]:
     """Let the decoder read one symbol too many, and see where it looks afterwards.
 
-    A decoder that counts looks where it did in the same row without the extra symbol; one that
-    listens, where it did after the same symbol (as does one that falls one column behind). Returns,
+    Counting, a decoder looks where it did in the same row without the extra symbol; listening,
+    where it did after the same symbol (as does one that falls one column behind). Returns,
     for each of the two, the percentage of later rows that fit; the last two rows, where EOS may be
     written, are left out. No symbol occurs twice, and the string lacks the extra one.
     """
@@ -868,7 +868,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--sequence", metavar="TEXT", help='the word to draw (default: "attention", if it fits)')
     add("--read", metavar="TEXT", help="what the decoder reads (default: what it writes itself)")
     add("--experiment", choices=EXPERIMENTS, help="repeat a comparison from the README")
-    add("--runs", type=int, default=5, help="seeds of an experiment, from --seed on (default: 5)")
+    add("--runs", type=int, default=5, help="seeds per experiment, from --seed on (default: 5)")
     assets = Path(__file__).resolve().parent / "assets"
     where = "folder to write to (default: assets/ beside the script)"
     add("--assets", type=Path, default=assets, help=where)
@@ -903,7 +903,7 @@ def refuse_bad_values(parser: argparse.ArgumentParser, args: argparse.Namespace)
             check(flag, not unknown, f"has symbols outside --alphabet: {unknown}")
     check("runs", args.runs == 5 or args.experiment is not None, "needs --experiment")
     is_fine = args.experiment is None or 1 <= args.runs <= 2**32 - args.seed
-    check("runs", is_fine, "must be 1 or more, and all seeds less than 2**32")
+    check("runs", is_fine, "must be 1 or more, with all seeds below 2**32")
     try:
         torch.zeros(1, device=args.device).tolist()
     except Exception as error:  # each kind of missing device raises an exception of its own
