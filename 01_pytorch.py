@@ -34,7 +34,7 @@ from torch.nn import functional as F
 
 # --- Task and settings ----------------------------------------------------------------------------
 
-# A task says from which source position output symbol t comes: (length of the string, t) -> source
+# A task gives the source position of output symbol t: (length of the string, t) -> source
 # position, counted from 0, for tensors (B, 1) and (T,). The output has at most `length` symbols; it
 # is shorter if the last positions lie outside the string. To add a task, add a line.
 TASKS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
