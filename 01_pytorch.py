@@ -71,7 +71,7 @@ class Settings:
     batch_size: int = setting(64, "strings in a training step", 1)
     lr: float = setting(0.03, "peak learning rate")
     teacher_forcing: float = setting(1.0, "chance of reading the true symbol in training", 0, 1)
-    noise: float = setting(0.2, "chance that noise then replaces the symbol read", 0, 1)
+    noise: float = setting(0.2, "chance that a random symbol replaces the one read", 0, 1)
     seed: int = setting(0, "fixes all random numbers of a training run", 0, 2**32 - 1)
     device: str = setting("cpu", "the device that PyTorch runs on: cpu, cuda, mps")
 
@@ -129,7 +129,7 @@ def encoder_gru(settings: Settings) -> nn.GRU:
 
 
 class EncoderRNN(nn.Module):
-    """One or two GRUs that turn each source position s into a state h_s.
+    """One or two GRUs that give each source position s a state h_s.
 
     If there are two, one reads forwards, one backwards, and h_s is both states side by side
     (Bahdanau et al. 2015, section 3.2).
@@ -300,8 +300,9 @@ def training_logits(
     model: Seq2Seq, source: Tensor, target: Tensor, settings: Settings, generator: torch.Generator
 ) -> Tensor:
     """Return the logits for every decoder step of `target`: (B, S), (B, T) -> (B, T, V)."""
-    # Full teacher forcing (Williams and Zipser 1989): the decoder reads the true previous symbols,
-    # SOS c b a when writing c b a EOS. They are known beforehand, so one call handles all steps.
+    # Full teacher forcing (Williams and Zipser 1989): but for noise, the decoder reads the true
+    # previous symbols, SOS c b a when writing c b a EOS. They are known beforehand, so one call
+    # handles all steps.
     true_previous = F.pad(target[:, :-1], (1, 0), value=SOS)
     if settings.teacher_forcing == 1:
         logits, _, _ = model(source, with_noise(true_previous, settings, generator))
@@ -386,7 +387,7 @@ def greedy_decode(model: Seq2Seq, source: Tensor, max_steps: int) -> tuple[Tenso
 
 
 def evaluation_strings(settings: Settings, count: int = 2000) -> Tensor:
-    """Sample the strings of the evaluation, (B, S), which are the same for every seed."""
+    """Sample the evaluation strings, (B, S), the same for every seed."""
     return sample_sources(settings, count, torch.Generator().manual_seed(987654321))
 
 
@@ -398,11 +399,11 @@ def percent(hits: Tensor) -> float:
 def evaluate(model: Seq2Seq, source: Tensor, settings: Settings) -> dict[str, float]:
     """Decode strings (B, S), and return percentages and a number of letters, by name.
 
-    Is the answer right? Exact match counts strings that are right as a whole, including EOS. Is
-    the picture right? Alignment counts output symbols whose largest weight lies on their true
-    source position; "one column left" and "right", those whose largest weight lies beside it.
-    These three are percentages of `letters`: the symbols written, right or wrong, up to the length
-    of the right answer, without EOS. If attention chooses nothing, no letters are counted.
+    Is the answer right? Exact match: strings that are right as a whole, including EOS. Is the
+    picture right? Alignment: output symbols whose largest weight lies on their true source
+    position; "one column left" and "right", those whose largest weight lies beside it. These three
+    are percentages of `letters`: the symbols written, right or wrong, up to the length of the right
+    answer, without EOS. If attention chooses nothing, no letters are counted.
     """
     target = make_targets(source, settings.task)
     tokens, weights = greedy_decode(model, source, max_steps=target.size(1))
@@ -653,8 +654,8 @@ def different_symbols(settings: Settings, count: int, length: int) -> Tensor:
 def one_letter_too_many(model: Seq2Seq, settings: Settings) -> dict[str, float]:
     """Let the decoder read one symbol too many, and see where it looks afterwards.
 
-    Counting, a decoder looks where it did in the same row without the extra symbol; listening,
-    where it did after the same symbol (as does one that falls one column behind). Returns,
+    A decoder that counts looks where it did in the same row without the extra symbol; one that
+    listens (or falls one column behind), where it did after the same symbol. Returns,
     for each of the two, the percentage of later rows that fit; the last two rows, where EOS may be
     written, are left out. No symbol occurs twice, and the string lacks the extra one.
     """
@@ -866,7 +867,7 @@ def make_parser() -> argparse.ArgumentParser:
             help=f"{field.metadata['help']} (default: {field.default})",
         )
     add("--sequence", metavar="TEXT", help='the word to draw (default: "attention", if it fits)')
-    add("--read", metavar="TEXT", help="what the decoder reads (default: what it writes itself)")
+    add("--read", metavar="TEXT", help="what the decoder then reads (default: what it writes)")
     add("--experiment", choices=EXPERIMENTS, help="repeat a comparison from the README")
     add("--runs", type=int, default=5, help="seeds per experiment, from --seed on (default: 5)")
     assets = Path(__file__).resolve().parent / "assets"

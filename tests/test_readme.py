@@ -141,6 +141,8 @@ def test_the_lengths_in_the_text_are_the_medians_of_the_committed_runs() -> None
         ("With attention, 400 steps reach {}, but no further", medians[6:]),
     ):
         assert sentence.format(*lengths) in TEXT
+    (length,) = set(values_of("alignment", "default, no noise", column))
+    assert f"The default without noise reaches {length:.0f}." in TEXT
 
 
 def test_what_three_models_write_of_twenty_letters_is_what_they_wrote() -> None:
