@@ -250,8 +250,8 @@ class AttnDecoderRNN(nn.Module):
         else:
             context, weights = attend(self.score, query, keys, mask)
         found_and_asked = torch.cat([context, query], dim=-1)  # [c_t ; h_t]      (B, T, 2H)
-        # p(y_t) = softmax(W_s tanh(W_c [c_t ; h_t])), Luong et al. 2015, equations 5 and 6; in
-        # training, this softmax is part of the loss
+        # p(y_t) = softmax(W_s tanh(W_c [c_t ; h_t])), Luong et al. 2015, equations 5 and 6, but
+        # with biases. In training, the softmax is part of the loss.
         attentional = torch.tanh(self.W_c(found_and_asked))  #                    (B, T, H)
         logits = self.W_s(attentional)  #                                         (B, T, V)
         return logits, state, weights
