@@ -18,8 +18,8 @@ SMALL = {"alphabet": "abcdef", "max_length": 9, "hidden_size": 8, "embedding_siz
 SMALL |= {"steps": 2, "batch_size": 4}
 
 OTHER = {"task": "copy", "alphabet": "abcd", "min_length": 8, "max_length": 8}
-OTHER |= {"encoder": "forward", "gates": "usual", "attention": "additive", "hidden_size": 6}
-OTHER |= {"embedding_size": 4, "embedding_std": 1.5, "steps": 4, "batch_size": 5, "lr": 0.01}
+OTHER |= {"encoder": "forward", "attention": "additive", "hidden_size": 6}
+OTHER |= {"embedding_size": 4, "steps": 4, "batch_size": 5, "lr": 0.01}
 OTHER |= {"teacher_forcing": 0.5, "noise": 0.9, "seed": 2**32 - 1}  # another value for each setting
 
 

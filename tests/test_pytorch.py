@@ -104,19 +104,6 @@ def test_the_encoder_is_pytorchs_gru_on_packed_strings(source: Tensor, encoder: 
     torch.testing.assert_close(last, torch.cat([*final], dim=-1)[None])
 
 
-def test_forgetful_gates_keep_an_eighth_of_the_old_state_and_change_nothing_else() -> None:
-    forgetful, usual = (seq2seq.Seq2Seq(small(gates=gates)) for gates in ("forgetful", "usual"))
-    usual = usual.state_dict()
-    change = {name: value - usual[name] for name, value in forgetful.state_dict().items()}
-    for name in ("forward_gru", "backward_gru"):
-        gru = getattr(forgetful.encoder, name)
-        # With this change as its only parameters: h' = (1 - z) tanh(0) + z h, z = sigmoid(-2).
-        gru.load_state_dict({x: change.pop(f"encoder.{name}.{x}") for x in gru.state_dict()})
-        state, _ = gru(torch.zeros(1, 1, 5), torch.ones(1, 1, 4))
-        torch.testing.assert_close(state, torch.full_like(state, 1 / (1 + math.e**2)))
-    assert not any(value.any() for value in change.values())
-
-
 # Attention and the decoder
 
 
@@ -198,7 +185,7 @@ def observed(settings: object) -> tuple[nn.Module, list[tuple], list[tuple]]:
 def test_training_is_adam_on_the_clipped_gradients_of_the_cross_entropy_per_symbol(
     task: str,
 ) -> None:
-    settings = small(task=task, noise=0.0, embedding_std=1.0, lr=0.3, steps=10, seed=4)
+    settings = small(task=task, noise=0.0, lr=0.3, steps=10, seed=1)
     model, told, read = observed(settings)
     reference = seq2seq.Seq2Seq(settings)
     optimizer, norms = torch.optim.Adam(reference.parameters()), []
@@ -253,8 +240,6 @@ def test_every_setting_arrives_in_training() -> None:
     base = losses_of(small(steps=3))
     for name, value in OTHER.items():
         assert losses_of(small(**{"steps": 3, name: value})) != base, name
-    weight = seq2seq.Seq2Seq(seq2seq.Settings(embedding_std=3)).encoder.embedding.weight
-    assert weight.std().item() == pytest.approx(3, rel=0.1)
 
 
 def test_without_teacher_forcing_training_reads_what_greedy_decoding_writes(
@@ -371,7 +356,7 @@ def test_the_default_model_counts_its_steps_whatever_it_reads(trained: nn.Module
     settings = seq2seq.Settings()
     found = seq2seq.one_letter_too_many(trained, settings)
     assert found["listens"] < 1 and found["counts"] > 99
-    decoded = seq2seq.decode_word(trained, "copyright", settings, "thgkirypoc")
+    decoded = seq2seq.decode_word(trained, "copyright", settings, "thgdirypoc")
     assert decoded.output == "thgirypoc", "what is read is wrong from the fourth letter on"
     assert decoded.weights.argmax(axis=1).tolist()[:9] == decoded.positions
 
