@@ -67,7 +67,7 @@ class Settings:
     batch_size: int = setting(64, "strings in a training step", 1)
     lr: float = setting(0.03, "peak learning rate")
     teacher_forcing: float = setting(1.0, "chance of reading the true symbol in training", 0, 1)
-    noise: float = setting(0.2, "chance that a random symbol replaces the one read", 0, 1)
+    noise: float = setting(0.2, "chance of reading a random symbol instead, in training", 0, 1)
     seed: int = setting(0, "fixes all random numbers of a training run", 0, 2**32 - 1)
     device: str = setting("cpu", "the device that PyTorch runs on: cpu, cuda, mps")
 
@@ -112,8 +112,8 @@ ENCODERS = {"bidirectional": 2, "forward": 1}  # the number of GRUs
 class EncoderRNN(nn.Module):
     """One or two GRUs that give each source position s a state h_s.
 
-    If there are two, each has half the state; one reads forwards, one backwards, and h_s is both
-    states side by side (Bahdanau et al. 2015, section 3.2).
+    If there are two, each has a state half as long; one reads forwards, one backwards, and h_s is
+    both states side by side (Bahdanau et al. 2015, section 3.2).
     """
 
     def __init__(self, settings: Settings, embedding: nn.Embedding) -> None:
@@ -325,7 +325,7 @@ def train(model: Seq2Seq, settings: Settings) -> Iterator[tuple[int, float, floa
         target = make_targets(source, settings.task)
         # 2. The prediction for every decoder step.
         logits = training_logits(model, source, target, settings, noise)
-        # 3. The loss: cross-entropy per symbol; EOS counts, PAD does not. It never sees a position:
+        # 3. The loss: cross-entropy per symbol; EOS included, PAD not. It never sees a position:
         # where to look is learnt because each step of attention can be differentiated.
         loss = F.cross_entropy(logits.flatten(0, 1), target.flatten(), ignore_index=PAD)
         # 4. The gradient, scaled down if its norm exceeds 1, since it can be very large in a
@@ -536,7 +536,7 @@ def draw_attention(own: Decoded) -> Figure:
 
 
 def draw_readings(pairs: dict[str, tuple[Decoded, Decoded]]) -> Figure:
-    """Draw where models look when they read what they write themselves, then a given text.
+    """Draw where models look, first reading their own output, then a given text.
 
     In the second matrix of a pair there are no rings. Squares mark where the model looked in the
     first one after it had read the same symbol.
@@ -638,9 +638,9 @@ def one_letter_too_many(model: Seq2Seq, settings: Settings) -> dict[str, float]:
     """Let the decoder read one symbol too many, and see where it looks afterwards.
 
     A decoder that counts looks where it did in the same row without the extra symbol; one that
-    listens (or falls one column behind), where it did after the same symbol. Returns,
-    for each of the two, the percentage of later rows that fit; the last two rows, where EOS may be
-    written, are left out. No symbol occurs twice, and the string lacks the extra one.
+    listens (or falls one column behind) looks where it did after the same symbol. Returns, for each
+    of the two, the percentage of later rows that fit; the last two rows, where EOS may be written,
+    are left out. No symbol occurs twice, and the string lacks the extra one.
     """
     length = min(settings.max_length, len(settings.alphabet) - 1)
     symbols = different_symbols(settings, 200, length + 1)
@@ -821,7 +821,7 @@ EXPERIMENTS = {
             "one column right",
             "listens",
             "counts",
-            "right at 18 random letters",
+            "right at 18 different letters",
             "right at 20 different letters",
         ),
         # The first three runs are those of the first seed.
@@ -849,7 +849,7 @@ def make_parser() -> argparse.ArgumentParser:
             help=f"{field.metadata['help']} (default: {field.default})",
         )
     add("--sequence", metavar="TEXT", help='the word to draw (default: "attention", if it fits)')
-    add("--read", metavar="TEXT", help="what the decoder then reads (default: what it writes)")
+    add("--read", metavar="TEXT", help="what the decoder reads instead of what it writes")
     add("--experiment", choices=EXPERIMENTS, help="repeat a comparison from the README")
     add("--runs", type=int, default=5, help="seeds per experiment, from --seed on (default: 5)")
     assets = Path(__file__).resolve().parent / "assets"
