@@ -136,9 +136,9 @@ class EncoderRNN(nn.Module):
         if self.backward_gru is None:
             return forward_states, last_state.transpose(0, 1)
 
-        # The backward GRU reads each string mirrored within its own length, so PAD stays at the
-        # end. (A bidirectional nn.GRU does this by itself if it gets packed sequences, but then
-        # training is slower.)
+        # The backward GRU reads each string mirrored within its own length, so it starts at the
+        # last symbol, not at PAD. (A bidirectional nn.GRU does this by itself if it gets packed
+        # sequences, but then training is slower.)
         s = torch.arange(source.size(1), device=source.device)
         mirror = (last - s).clamp(min=0)  # for "abc", padded to 4: 2, 1, 0, 0
         mirrored_states, _ = self.backward_gru(self.embedding(source.gather(1, mirror)))
@@ -352,7 +352,7 @@ def train(model: Seq2Seq, settings: Settings) -> Iterator[tuple[int, float, floa
 def greedy_decode(model: Seq2Seq, source: Tensor, max_steps: int) -> tuple[Tensor, Tensor]:
     """Write the most probable symbol at each decoder step until every string has its EOS.
 
-    It stops after at most `max_steps` decoder steps. After its EOS a string gets PAD. Shapes:
+    Stop after at most `max_steps` decoder steps. After its EOS a string gets PAD. Shapes:
     source (B, S) -> (tokens (B, T), weights (B, T, S)).
     """
     keys, state = model.encoder(source)
@@ -799,7 +799,8 @@ EXPERIMENTS = {
         columns=("90% right up to length", "exact match"),
         draw=draw_bottleneck,
     ),
-    # What do the dot score and teacher forcing save? Each differs from the default by one flag.
+    # What do the dot score and teacher forcing save? The other two differ from the default by one
+    # flag.
     "speed": Experiment(
         models={
             "default": {},
@@ -808,7 +809,7 @@ EXPERIMENTS = {
         },
         columns=("ms per step", "steps to 90%", "seconds to 90%", "exact match"),
     ),
-    # When can you trust the picture? Each model differs from the one before by one flag.
+    # When can you trust the picture? Each later model differs by one more flag.
     "alignment": Experiment(
         models={
             "default": {},
