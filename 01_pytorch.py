@@ -291,8 +291,8 @@ def training_logits(
         logits, _, _ = model(source, with_noise(true_previous, settings, generator))
         return logits
 
-    # Otherwise it goes step by step and reads, at random, the true previous symbol or the one that
-    # it has just written. (Scheduled sampling, S. Bengio et al. 2015, arXiv:1506.03099.)
+    # Otherwise the decoder goes step by step and reads, at random, the true previous symbol or the
+    # one that it has just written. (Scheduled sampling, S. Bengio et al. 2015, arXiv:1506.03099.)
     keys, state = model.encoder(source)
     written = true_previous[:, :1]  # SOS
     all_logits = []
@@ -799,8 +799,8 @@ EXPERIMENTS = {
         columns=("90% right up to length", "exact match"),
         draw=draw_bottleneck,
     ),
-    # What do the dot score and teacher forcing save? The other two differ from the default by one
-    # flag.
+    # What do the dot score and teacher forcing save? Each of the other two differs from the default
+    # by one flag.
     "speed": Experiment(
         models={
             "default": {},

@@ -160,7 +160,7 @@ def test_what_three_models_write_of_twenty_letters_is_what_they_wrote() -> None:
     assert all(run["writes"] in holes for run in default)
     assert all(run["writes"] in early | {answer} for run in no_noise)
     correct = [[run["writes"] for run in own].count(answer) for own in (no_noise, plain)]
-    assert correct == [2, 4] and "the other two are correct twice and four times" in TEXT
+    assert correct == [2, 4] and "two of five are correct; plain, four" in TEXT
 
 
 def test_the_dot_score_and_mostly_teacher_forcing_save_steps_with_the_same_seed() -> None:
@@ -185,8 +185,8 @@ def test_within_the_trained_lengths_the_default_is_best_and_beyond_them_those_th
             assert counts < min(listen)
     assert not any(values_of("alignment", default, "right at 20 different letters"))
     counts, other, own = map(statistics.median, of("right at 18 random letters"))
-    told = f"{own:.1f}% of the strings right (without noise: {other:.1f}%; default: {counts:.1f}%)"
-    assert f"of 18 random letters, it gets {told}" in TEXT
+    told = f"{own:.1f}% right (default, no noise: {other:.1f}%; default: {counts:.1f}%)"
+    assert f"at 18 random letters, it gets {told}" in TEXT
     for length, count in ((18, 5), (20, 4)):
         _, other, own = of(f"right at {length} different letters")
         assert [x < y for x, y in zip(other, own, strict=True)].count(True) == count
