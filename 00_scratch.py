@@ -34,8 +34,8 @@ def softmax(scores: np.ndarray) -> np.ndarray:
 def attention_for_one_query(query: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Let one query h_t, (d,), look at the keys h_s, (S, d), one by one: the idea without matrices.
 
-    Returns (context, weights): (d,) and (S,). For reading only: the script calls the
-    next function, which handles all queries at once.
+    Returns (context, weights): (d,) and (S,). For reading only: the script calls the next
+    function, which handles all queries at once.
     """
     scores = np.zeros(len(keys))
     for s, h_s in enumerate(keys):

@@ -895,7 +895,7 @@ def refuse_bad_values(parser: argparse.ArgumentParser, args: argparse.Namespace)
 
 
 def save(write: Callable[[Path], None], path: Path) -> bool:
-    """Write a file; an older one is replaced only by a finished one. If writing fails, say why."""
+    """Write a file, replacing an older one only by a finished one; return whether this worked."""
     try:
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as folder:
             unfinished = Path(folder) / path.name
