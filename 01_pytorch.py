@@ -67,7 +67,7 @@ class Settings:
     batch_size: int = setting(64, "strings in a training step", 1)
     lr: float = setting(0.03, "peak learning rate")
     teacher_forcing: float = setting(1.0, "chance of reading the true symbol in training", 0, 1)
-    noise: float = setting(0.2, "chance of reading a random symbol instead, in training", 0, 1)
+    noise: float = setting(0.2, "chance of a random symbol in place of one read in training", 0, 1)
     seed: int = setting(0, "fixes all random numbers of a training run", 0, 2**32 - 1)
     device: str = setting("cpu", "the device that PyTorch runs on: cpu, cuda, mps")
 
@@ -283,7 +283,7 @@ def training_logits(
     model: Seq2Seq, source: Tensor, target: Tensor, settings: Settings, generator: torch.Generator
 ) -> Tensor:
     """Return the logits for every decoder step of `target`: (B, S), (B, T) -> (B, T, V)."""
-    # Full teacher forcing (Williams and Zipser 1989): but for noise, the decoder reads the true
+    # Full teacher forcing (Williams and Zipser 1989): apart from noise, the decoder reads the true
     # previous symbols, SOS c b a when writing c b a EOS. They are known beforehand, so one call
     # handles all steps.
     true_previous = F.pad(target[:, :-1], (1, 0), value=SOS)
@@ -292,7 +292,7 @@ def training_logits(
         return logits
 
     # Otherwise the decoder goes step by step and reads, at random, the true previous symbol or the
-    # one that it has just written. (Scheduled sampling, S. Bengio et al. 2015, arXiv:1506.03099.)
+    # one that it has just written. (S. Bengio et al. 2015, arXiv:1506.03099, whose chance falls.)
     keys, state = model.encoder(source)
     written = true_previous[:, :1]  # SOS
     all_logits = []
@@ -659,6 +659,18 @@ def one_letter_too_many(model: Seq2Seq, settings: Settings) -> dict[str, float]:
     return {"counts": percent(torch.tensor(counts)), "listens": percent(torch.tensor(listens))}
 
 
+@torch.no_grad()
+def right_if_eos_is_held_back(model: Seq2Seq, source: Tensor, settings: Settings) -> float:
+    """Return the percentage of strings whose symbols are all right if EOS may come only after them.
+
+    It is so if, after every beginning of the right answer, the most probable symbol is the next.
+    """
+    answer = make_targets(source, settings.task)[:, :-1]  # no PAD, so this cuts EOS off
+    logits, _, _ = model(source, F.pad(answer, (1, 0), value=SOS))
+    symbols = FIRST_SYMBOL + logits[:, :-1, FIRST_SYMBOL:].argmax(dim=-1)
+    return percent((symbols == answer).all(dim=1))
+
+
 def measure(model: Seq2Seq, settings: Settings) -> dict[str, float]:
     """Train a model; return every number that an experiment may report, by name.
 
@@ -690,10 +702,12 @@ def measure(model: Seq2Seq, settings: Settings) -> dict[str, float]:
         right_at[length] = numbers[f"right at {length} random letters"] = metrics["exact match"]
     nine_in_ten = itertools.takewhile(lambda length: right_at[length] >= 90, right_at)
     numbers["90% right up to length"] = max(nine_in_ten, default=0)
-    for length in (18, 20):
-        strings = different_symbols(settings, 500, length)
-        metrics = evaluate(model, strings, settings)
-        numbers[f"right at {strings.size(1)} different letters"] = metrics["exact match"]
+    # Beyond the trained lengths: does a model still look as it did, or does it only stop too early?
+    longer = one_letter_too_many(model, dataclasses.replace(settings, max_length=20))
+    numbers |= {f"{name} at 20 letters": percentage for name, percentage in longer.items()}
+    strings = different_symbols(settings, 500, 20)
+    numbers["right at 20 different letters"] = evaluate(model, strings, settings)["exact match"]
+    numbers["right if EOS is held back"] = right_if_eos_is_held_back(model, strings, settings)
     return {name: round(number, 4) for name, number in numbers.items()}
 
 
@@ -822,8 +836,8 @@ EXPERIMENTS = {
             "one column right",
             "listens",
             "counts",
-            "right at 18 different letters",
             "right at 20 different letters",
+            "right if EOS is held back",
         ),
         # The first three runs are those of the first seed.
         draw=lambda runs: draw_readings({run["model"]: run["pictures"] for run in runs[:3]}),
@@ -895,7 +909,7 @@ def refuse_bad_values(parser: argparse.ArgumentParser, args: argparse.Namespace)
 
 
 def save(write: Callable[[Path], None], path: Path) -> bool:
-    """Write a file, replacing an older one only by a finished one; return whether this worked."""
+    """Write a file, replacing an older one only with a finished one; return whether this worked."""
     try:
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as folder:
             unfinished = Path(folder) / path.name

@@ -65,13 +65,17 @@ def test_one_letter_too_many_tells_counting_from_listening_whatever_the_picture(
 
 def test_a_run_holds_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = seq2seq.Settings(max_length=4, hidden_size=48, steps=80, lr=0.05)
-    counts, evaluate = [], seq2seq.evaluate
+    shapes, evaluate = [], seq2seq.evaluate
     monkeypatch.setattr(
-        seq2seq, "evaluate", lambda *given: counts.append(len(given[1])) or evaluate(*given)
+        seq2seq, "evaluate", lambda *given: shapes.append(given[1].shape) or evaluate(*given)
+    )
+    monkeypatch.setattr(
+        seq2seq, "right_if_eos_is_held_back", lambda model, source, settings: source.sum().item()
     )
     found = seq2seq.measure(seq2seq.Seq2Seq(settings), settings)
     num_checks = int(found["steps to 90%"]) // 10
-    assert counts == [200] * num_checks + [2000] + [500] * (5 + 2)
+    assert [count for count, _ in shapes] == [200] * num_checks + [2000] + [500] * (5 + 1)
+    assert shapes[-1] == (500, 20)
     # The same, once more and by hand.
     model, source = seq2seq.Seq2Seq(settings), seq2seq.evaluation_strings(settings)
     steps_to_90 = []
@@ -92,11 +96,30 @@ def test_a_run_holds_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
         right.append(evaluate(model, source, settings)["exact match"])
         expected[f"right at {length} random letters"] = right[-1]
     expected["90% right up to length"] = [*(x >= 90 for x in right), False].index(False)
-    source = seq2seq.different_symbols(settings, 500, 18)
-    assert all(len(set(string)) == 18 for string in source.tolist()) and source.min() >= 3
-    expected["right at 18 different letters"] = evaluate(model, source, settings)["exact match"]
+    longer = dataclasses.replace(settings, max_length=20)
+    for name, percentage in seq2seq.one_letter_too_many(model, longer).items():
+        expected[f"{name} at 20 letters"] = percentage
+    source = seq2seq.different_symbols(settings, 500, 20)
+    assert all(len(set(string)) == 20 for string in source.tolist()) and source.min() >= 3
+    expected["right at 20 different letters"] = evaluate(model, source, settings)["exact match"]
+    expected["right if EOS is held back"] = source.sum().item()  # of these strings
     for name, value in expected.items():
         assert found[name] == pytest.approx(value, abs=1e-4)
+
+
+def test_with_eos_held_back_a_model_is_right_where_it_would_be_if_it_did_not_stop() -> None:
+    settings = seq2seq.Settings(max_length=4, hidden_size=48, steps=60, lr=0.05)
+    model = seq2seq.Seq2Seq(settings)
+    for _ in seq2seq.train(model, settings):
+        pass
+    source = seq2seq.different_symbols(settings, 500, 4)
+    eos = model.decoder.W_s.bias.data[seq2seq.EOS : seq2seq.EOS + 1]
+    eos.fill_(100)  # a model that always stops
+    found = seq2seq.right_if_eos_is_held_back(model, source, settings)
+    eos.fill_(-100)  # one that never does, and is otherwise the same
+    tokens, _ = seq2seq.greedy_decode(model, source, max_steps=4)
+    assert 20 < found < 90
+    assert found == pytest.approx(seq2seq.percent((tokens == source.flip(1)).all(dim=1)))
 
 
 @pytest.mark.parametrize("changes", [{"steps": 20}, {"max_length": 2}, {"attention": "uniform"}])

@@ -62,7 +62,7 @@ def test_every_command_can_be_typed_and_keeps_the_committed_results(
     models = EXPERIMENTS["alignment"].models.values()
     settings = [(seq2seq.Settings(**model), word, reading, folder) for model in models]
     assert ran[:4] == [("alignment", range(1), "cpu", Path("out")), *settings]
-    assert [word for _, word, _, _ in ran[4:]] == [seq2seq.LONG_WORD] * 2
+    assert [word for _, word, _, _ in ran[4:]] == [seq2seq.LONG_WORD]
     with pytest.raises(SystemExit):
         seq2seq.main(["--help"])
     known = set(re.findall(r"--[a-z][a-z-]+", capsys.readouterr().out))
@@ -157,14 +157,9 @@ def test_what_three_models_write_of_twenty_letters_is_what_they_wrote() -> None:
     runs, answer = RESULTS["alignment"], seq2seq.LONG_WORD[::-1]
     for run in runs[:3]:
         assert re.search(rf"^{run['model']} +{run['writes']} ", README, re.MULTILINE), run["model"]
-    # The default leaves a hole, the second model stops early or is correct, plain mostly is.
+    default, no_noise, plain = (run["writes"] for run in runs[:3])
     holes = {answer[:i] + answer[j:] for i in range(1, 20) for j in range(i + 1, 20)}
-    early = {answer[:i] for i in range(1, 20)}
-    default, no_noise, plain = (runs[i::3] for i in range(3))
-    assert all(run["writes"] in holes for run in default)
-    assert all(run["writes"] in early | {answer} for run in no_noise)
-    correct = [[run["writes"] for run in own].count(answer) for own in (no_noise, plain)]
-    assert correct == [2, 4] and "two of five are correct; plain, four" in TEXT
+    assert default in holes and no_noise == answer[:-3] and plain == answer
 
 
 def test_the_dot_score_saves_steps_and_seconds_and_teacher_forcing_saves_seconds() -> None:
@@ -178,7 +173,7 @@ def test_the_dot_score_saves_steps_and_seconds_and_teacher_forcing_saves_seconds
     assert all(max(default) < min(other) for other in others)
 
 
-def test_within_the_trained_lengths_the_default_is_best_and_beyond_them_those_that_listen() -> None:
+def test_within_the_trained_lengths_the_default_is_best_and_beyond_them_it_is_lost() -> None:
     default, no_noise, plain = EXPERIMENTS["alignment"].models
 
     def of(column: str) -> list[list[float]]:
@@ -186,13 +181,17 @@ def test_within_the_trained_lengths_the_default_is_best_and_beyond_them_those_th
 
     for counts, *listen in zip(*of("exact match"), strict=True):
         assert counts > max(listen)
-    for length in (18, 20):
-        for counts, *listen in zip(*of(f"right at {length} different letters"), strict=True):
-            assert counts < min(listen)
-    assert not any(values_of("alignment", default, "right at 20 different letters"))
-    counts, other, own = map(statistics.median, of("right at 18 random letters"))
-    told = f"{own:.1f}% right (default, no noise: {other:.1f}%; default: {counts:.1f}%)"
-    assert f"at 18 random letters, it gets {told}" in TEXT
-    for length, count in ((18, 5), (20, 4)):
-        _, other, own = of(f"right at {length} different letters")
-        assert [x < y for x, y in zip(other, own, strict=True)].count(True) == count
+    # At twenty letters, each looks as it did: by the step, or by what it reads.
+    counting, listening = of("counts at 20 letters"), of("listens at 20 letters")
+    assert min(counting[0]) > 85 and max(listening[0]) < 1
+    assert max(counting[1] + counting[2]) < 2 and min(listening[1] + listening[2]) > 90
+    # The default is never right, even if it may not stop; the second only stops too early; plain
+    # stops where it should.
+    right, held_back = of("right at 20 different letters"), of("right if EOS is held back")
+    assert not any(right[0] + held_back[0])
+    assert max(right[1]) < 75 and min(held_back[1]) > 85
+    assert right[2] == pytest.approx(held_back[2], abs=1)
+    assert [x < y for x, y in zip(right[1], right[2], strict=True)].count(True) == 4
+    _, other, own = map(statistics.median, of("right at 20 random letters"))
+    told = f"it gets {own:.1f}% right, the default without noise {other:.1f}%"
+    assert f"at 20 random letters, {told}" in TEXT
