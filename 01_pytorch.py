@@ -67,7 +67,7 @@ class Settings:
     batch_size: int = setting(64, "strings in a training step", 1)
     lr: float = setting(0.03, "peak learning rate")
     teacher_forcing: float = setting(1.0, "chance of reading the true symbol in training", 0, 1)
-    noise: float = setting(0.2, "chance of a random symbol in place of one read in training", 0, 1)
+    noise: float = setting(0.2, "chance of replacing a symbol read in training", 0, 1)
     seed: int = setting(0, "fixes all random numbers of a training run", 0, 2**32 - 1)
     device: str = setting("cpu", "the device that PyTorch runs on: cpu, cuda, mps")
 
@@ -292,7 +292,7 @@ def training_logits(
         return logits
 
     # Otherwise the decoder goes step by step and reads, at random, the true previous symbol or the
-    # one that it has just written. (S. Bengio et al. 2015, arXiv:1506.03099, whose chance falls.)
+    # one that it has just written. (Compare S. Bengio et al. 2015, arXiv:1506.03099.)
     keys, state = model.encoder(source)
     written = true_previous[:, :1]  # SOS
     all_logits = []
@@ -383,10 +383,10 @@ def evaluate(model: Seq2Seq, source: Tensor, settings: Settings) -> dict[str, fl
     """Decode strings (B, S), and return percentages and a number of letters, by name.
 
     Is the answer right? Exact match: strings that are right as a whole, including EOS. Is the
-    picture right? Alignment: output symbols whose largest weight lies on their true source
-    position; "one column left" and "right", those whose largest weight lies beside it. These three
-    are percentages of `letters`: the symbols written, right or wrong, up to the length of the right
-    answer, without EOS. If attention chooses nothing, no letters are counted.
+    picture right? Alignment: output symbols whose largest weight lies where the correct symbol
+    comes from; "one column left" and "right", those whose largest weight lies beside it. These
+    three are percentages of `letters`: the symbols written, right or wrong, up to the length of the
+    right answer, without EOS. If attention chooses nothing, no letters are counted.
     """
     target = make_targets(source, settings.task)
     tokens, weights = greedy_decode(model, source, max_steps=target.size(1))
@@ -663,7 +663,8 @@ def one_letter_too_many(model: Seq2Seq, settings: Settings) -> dict[str, float]:
 def right_if_eos_is_held_back(model: Seq2Seq, source: Tensor, settings: Settings) -> float:
     """Return the percentage of strings whose symbols are all right if EOS may come only after them.
 
-    It is so if, after every beginning of the right answer, the most probable symbol is the next.
+    So are those for which, after every beginning of the right answer, the most probable symbol
+    other than EOS is the next one.
     """
     answer = make_targets(source, settings.task)[:, :-1]  # no PAD, so this cuts EOS off
     logits, _, _ = model(source, F.pad(answer, (1, 0), value=SOS))
@@ -702,7 +703,7 @@ def measure(model: Seq2Seq, settings: Settings) -> dict[str, float]:
         right_at[length] = numbers[f"right at {length} random letters"] = metrics["exact match"]
     nine_in_ten = itertools.takewhile(lambda length: right_at[length] >= 90, right_at)
     numbers["90% right up to length"] = max(nine_in_ten, default=0)
-    # Beyond the trained lengths: does a model still look as it did, or does it only stop too early?
+    # Beyond the trained lengths: does a model still look as it did? Does it only stop too early?
     longer = one_letter_too_many(model, dataclasses.replace(settings, max_length=20))
     numbers |= {f"{name} at 20 letters": percentage for name, percentage in longer.items()}
     strings = different_symbols(settings, 500, 20)
@@ -836,6 +837,7 @@ EXPERIMENTS = {
             "one column right",
             "listens",
             "counts",
+            "right at 20 random letters",
             "right at 20 different letters",
             "right if EOS is held back",
         ),

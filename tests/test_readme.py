@@ -157,9 +157,10 @@ def test_what_three_models_write_of_twenty_letters_is_what_they_wrote() -> None:
     runs, answer = RESULTS["alignment"], seq2seq.LONG_WORD[::-1]
     for run in runs[:3]:
         assert re.search(rf"^{run['model']} +{run['writes']} ", README, re.MULTILINE), run["model"]
-    default, no_noise, plain = (run["writes"] for run in runs[:3])
-    holes = {answer[:i] + answer[j:] for i in range(1, 20) for j in range(i + 1, 20)}
-    assert default in holes and no_noise == answer[:-3] and plain == answer
+    assert runs[1]["writes"] == answer[:-3] and runs[2]["writes"] == answer
+    # With each seed, the default begins as it should, and goes on as with 16 or 17 letters.
+    holes = {answer[:i] + answer[-n:][i:] for n in (16, 17) for i in range(1, n)}
+    assert all(run["writes"] in holes for run in runs[::3])
 
 
 def test_the_dot_score_saves_steps_and_seconds_and_teacher_forcing_saves_seconds() -> None:
@@ -185,13 +186,12 @@ def test_within_the_trained_lengths_the_default_is_best_and_beyond_them_it_is_lo
     counting, listening = of("counts at 20 letters"), of("listens at 20 letters")
     assert min(counting[0]) > 85 and max(listening[0]) < 1
     assert max(counting[1] + counting[2]) < 2 and min(listening[1] + listening[2]) > 90
-    # The default is never right, even if it may not stop; the second only stops too early; plain
-    # stops where it should.
+    # The default is never right, even if it may not stop; the second mostly only stops too early;
+    # plain stops where it should.
     right, held_back = of("right at 20 different letters"), of("right if EOS is held back")
     assert not any(right[0] + held_back[0])
     assert max(right[1]) < 75 and min(held_back[1]) > 85
     assert right[2] == pytest.approx(held_back[2], abs=1)
     assert [x < y for x, y in zip(right[1], right[2], strict=True)].count(True) == 4
-    _, other, own = map(statistics.median, of("right at 20 random letters"))
-    told = f"it gets {own:.1f}% right, the default without noise {other:.1f}%"
-    assert f"at 20 random letters, {told}" in TEXT
+    # Plain is misled by repeated letters.
+    assert max(of("right at 20 random letters")[2]) < min(right[2])
