@@ -158,7 +158,7 @@ def dot_score(query: Tensor, keys: Tensor) -> Tensor:
 
 
 class AdditiveScore(nn.Module):
-    """Score with a small network (Bahdanau et al. 2015, appendix A.1.2; their query is h_{t-1})."""
+    """Score with a small network (Bahdanau et al. 2015, appendix A.1.2, whose query is s_{i-1})."""
 
     def __init__(self, hidden_size: int) -> None:
         super().__init__()
@@ -264,8 +264,8 @@ class Seq2Seq(nn.Module):
 def with_noise(tokens: Tensor, settings: Settings, generator: torch.Generator) -> Tensor:
     """Replace some symbols with random ones, but never PAD, SOS or EOS: (B, T) -> (B, T).
 
-    The decoder then cannot safely rely on the previous symbol to find its place. Compare Xie et al.
-    2017, arXiv:1703.02573.
+    A trained decoder reads its own guesses, which may be wrong. With noise, it cannot safely rely
+    on the previous symbol to find its place. Compare Xie et al. 2017, arXiv:1703.02573.
     """
     is_replaced = torch.rand(tokens.shape, generator=generator) < settings.noise
     end = FIRST_SYMBOL + len(settings.alphabet)
@@ -384,7 +384,7 @@ def evaluate(model: Seq2Seq, source: Tensor, settings: Settings) -> dict[str, fl
 
     Is the answer right? Exact match: strings that are right as a whole, including EOS. Is the
     picture right? Alignment: output symbols whose largest weight lies where the correct symbol
-    comes from; "one column left" and "right", those whose largest weight lies beside it. These
+    comes from; "one column left" and "one column right": those for which it lies beside it. These
     three are percentages of `letters`: the symbols written, right or wrong, up to the length of the
     right answer, without EOS. If attention chooses nothing, no letters are counted.
     """
@@ -663,8 +663,8 @@ def one_letter_too_many(model: Seq2Seq, settings: Settings) -> dict[str, float]:
 def right_if_eos_is_held_back(model: Seq2Seq, source: Tensor, settings: Settings) -> float:
     """Return the percentage of strings whose symbols are all right if EOS may come only after them.
 
-    So are those for which, after every beginning of the right answer, the most probable symbol
-    other than EOS is the next one.
+    These are the strings for which, after every beginning of the right answer, the most probable
+    symbol other than EOS is the next one.
     """
     answer = make_targets(source, settings.task)[:, :-1]  # no PAD, so this cuts EOS off
     logits, _, _ = model(source, F.pad(answer, (1, 0), value=SOS))
