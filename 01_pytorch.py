@@ -31,6 +31,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 # --- Task and settings ----------------------------------------------------------------------------
 
@@ -119,34 +120,28 @@ class EncoderRNN(nn.Module):
     def __init__(self, settings: Settings, embedding: nn.Embedding) -> None:
         super().__init__()
         self.embedding = embedding
-        size = settings.hidden_size // ENCODERS[settings.encoder]
-        self.forward_gru = nn.GRU(settings.embedding_size, size, batch_first=True)
-        self.backward_gru = None
-        if settings.encoder == "bidirectional":
-            self.backward_gru = nn.GRU(settings.embedding_size, size, batch_first=True)
+        num_grus = ENCODERS[settings.encoder]
+        size = settings.hidden_size // num_grus
+        self.gru = nn.GRU(
+            settings.embedding_size, size, batch_first=True, bidirectional=num_grus == 2
+        )
 
     def forward(self, source: Tensor) -> tuple[Tensor, Tensor]:
         """Encode tokens (B, S).
 
-        Returns keys (B, S, H), which mean nothing at PAD, and the last state (1, B, H).
+        Returns keys (B, S, H), which are zero at PAD, and the last state (1, B, H).
         """
-        last = lengths_of(source) - 1  # (B, 1): the position of the last symbol
-        forward_states, _ = self.forward_gru(self.embedding(source))
-        last_state = forward_states.take_along_dim(last[:, :, None], dim=1)
-        if self.backward_gru is None:
-            return forward_states, last_state.transpose(0, 1)
-
-        # The backward GRU reads each string mirrored within its own length, so it starts at the
-        # last symbol, not at PAD. (A bidirectional nn.GRU does this by itself if it gets packed
-        # sequences, but then training is slower.)
-        s = torch.arange(source.size(1), device=source.device)
-        mirror = (last - s).clamp(min=0)  # for "abc", padded to 4: 2, 1, 0, 0
-        mirrored_states, _ = self.backward_gru(self.embedding(source.gather(1, mirror)))
-        # Mirrored again, the states stand at their symbols. This GRU ends at the first symbol.
-        backward_states = mirrored_states.take_along_dim(mirror[:, :, None], dim=1)
-        keys = torch.cat([forward_states, backward_states], dim=-1)
-        last_state = torch.cat([last_state, backward_states[:, :1]], dim=-1)
-        return keys, last_state.transpose(0, 1)
+        # Packed strings are read without their PAD, so the backward GRU starts at the last symbol.
+        # They need not be sorted by length.
+        lengths = lengths_of(source).flatten().cpu()
+        packed = pack_padded_sequence(
+            self.embedding(source), lengths, batch_first=True, enforce_sorted=False
+        )
+        states, last_states = self.gru(packed)  # last_states (GRUs, B, H / GRUs)
+        keys, _ = pad_packed_sequence(states, batch_first=True, total_length=source.size(1))
+        # The last state of each GRU, side by side. (The backward one ends at the first symbol.)
+        last_state = torch.cat(list(last_states), dim=-1)
+        return keys, last_state[None]
 
 
 # --- Attention and the decoder --------------------------------------------------------------------
@@ -472,7 +467,8 @@ def run(settings: Settings, word: str, read: str | None, folder: Path) -> bool:
     # Draw. Without attention there are no weights to show.
     if settings.attention == "none":
         return save(draw_loss(losses, {}).savefig, folder / "pytorch_seq2seq_loss.png")
-    curve = draw_loss(losses, {step: snapshots[step] for step in watched[[0, 2, 4, 16]]})  # A to D
+    shown = watched[[0, 2, 4, 16]]  # the first step, an eighth, a quarter and all of training
+    curve = draw_loss(losses, {step: snapshots[step] for step in shown})
     matrix = draw_attention(own) if read is None else draw_readings({word: (own, given)})
     is_saved = save(curve.savefig, folder / "pytorch_seq2seq_loss.png")
     is_saved &= save(matrix.savefig, folder / "pytorch_attention_matrix.png")

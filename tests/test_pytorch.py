@@ -84,24 +84,25 @@ def test_targets_are_the_string_in_the_tasks_order_then_eos_then_pad(
 
 
 @pytest.mark.parametrize("encoder", seq2seq.ENCODERS)
-def test_the_encoder_is_pytorchs_gru_on_packed_strings(source: Tensor, encoder: str) -> None:
+def test_the_encoder_reads_a_string_from_end_to_end_whatever_pads_it(
+    source: Tensor, encoder: str
+) -> None:
     ours = seq2seq.Seq2Seq(small(encoder=encoder)).encoder
-    is_bidirectional = encoder == "bidirectional"
-    theirs = nn.GRU(5, 4 if is_bidirectional else 8, 1, True, True, 0.0, is_bidirectional)
-    weights = ours.forward_gru.state_dict()
-    if is_bidirectional:
-        backward = ours.backward_gru.state_dict()
-        weights |= {f"{name}_reverse": value for name, value in backward.items()}
-    theirs.load_state_dict(weights)
-    lengths = (source != PAD).sum(dim=1)
-    packed = nn.utils.rnn.pack_padded_sequence(
-        ours.embedding(source), lengths, batch_first=True, enforce_sorted=False
-    )
-    expected, final = theirs(packed)
-    expected, _ = nn.utils.rnn.pad_packed_sequence(expected, batch_first=True)
+    source = F.pad(source, (0, 2), value=PAD)
     keys, last = ours(source)
-    torch.testing.assert_close(keys[source != PAD], expected[source != PAD])
-    torch.testing.assert_close(last, torch.cat([*final], dim=-1)[None])
+    assert keys.shape == (*source.shape, 8) and not keys[source == PAD].any()
+    half = 4 if encoder == "bidirectional" else 8
+    for row, states, final in zip(alone(source), keys, last[0], strict=True):
+        n = row.size(1)
+        expected, _ = ours.gru(ours.embedding(row))
+        torch.testing.assert_close(states[:n], expected[0])
+        # One GRU ends at the last symbol; the other, if there is one, at the first.
+        assert final[:half].equal(states[n - 1, :half]) and final[half:].equal(states[0, half:])
+        # What a state knows: another last symbol changes the first state, if it is read backwards.
+        row[0, -1] = 3 + (row[0, -1] - 2) % 6
+        changed, _ = ours(row)
+        is_changed = [not changed[0, s].allclose(states[s]) for s in (0, n - 1)]
+        assert is_changed == [encoder == "bidirectional" or n == 1, True]
 
 
 # Attention and the decoder

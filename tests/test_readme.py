@@ -157,10 +157,10 @@ def test_what_three_models_write_of_twenty_letters_is_what_they_wrote() -> None:
     runs, answer = RESULTS["alignment"], seq2seq.LONG_WORD[::-1]
     for run in runs[:3]:
         assert re.search(rf"^{run['model']} +{run['writes']} ", README, re.MULTILINE), run["model"]
-    assert runs[1]["writes"] == answer[:-3] and runs[2]["writes"] == answer
-    # With each seed, the default begins as it should, and goes on as with 16 or 17 letters.
-    holes = {answer[:i] + answer[-n:][i:] for n in (16, 17) for i in range(1, n)}
-    assert all(run["writes"] in holes for run in runs[::3])
+    default, no_noise, plain = (run["writes"] for run in runs[:3])
+    assert no_noise == answer[:-2] and plain == answer
+    # The default begins as it should, and goes on as with fewer letters.
+    assert default in {answer[:i] + answer[-n:][i:] for n in (16, 17) for i in range(1, n)}
 
 
 def test_the_dot_score_saves_steps_and_seconds_and_teacher_forcing_saves_seconds() -> None:
@@ -184,12 +184,12 @@ def test_within_the_trained_lengths_the_default_is_best_and_beyond_them_it_is_lo
         assert counts > max(listen)
     # At twenty letters, each looks as it did: by the step, or by what it reads.
     counting, listening = of("counts at 20 letters"), of("listens at 20 letters")
-    assert min(counting[0]) > 85 and max(listening[0]) < 1
-    assert max(counting[1] + counting[2]) < 2 and min(listening[1] + listening[2]) > 90
-    # The default is never right, even if it may not stop; the second mostly only stops too early;
-    # plain stops where it should.
+    assert min(counting[0]) > 80 and max(listening[0]) < 1
+    assert max(counting[1] + counting[2]) < 2 and min(listening[1] + listening[2]) > 85
+    # The default is lost even if it may not stop; the second mostly only stops too early; plain
+    # does not stop before it has gone wrong.
     right, held_back = of("right at 20 different letters"), of("right if EOS is held back")
-    assert not any(right[0] + held_back[0])
+    assert not any(right[0]) and max(held_back[0]) < 30
     assert max(right[1]) < 75 and min(held_back[1]) > 85
     assert right[2] == pytest.approx(held_back[2], abs=1)
     assert [x < y for x, y in zip(right[1], right[2], strict=True)].count(True) == 4
