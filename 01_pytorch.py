@@ -35,9 +35,9 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 # --- Task and settings ----------------------------------------------------------------------------
 
-# A task gives the source position of output symbol t: (length of the string, t) -> source
-# position, counted from 0, for tensors (B, 1) and (T,). The output has at most `length` symbols; it
-# is shorter if the last positions lie outside the string. To add a task, add a line.
+# A task turns the lengths of strings, (B, 1), and the positions t of output symbols, (T,), into the
+# source positions where these come from; all positions count from 0. The output is shorter than the
+# string if its last positions lie outside. To add a task, add a line.
 TASKS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "reverse": lambda length, t: length - 1 - t,
     "copy": lambda length, t: t,
@@ -217,10 +217,10 @@ class AttnDecoderRNN(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Read T previous tokens and predict, after each, the one that follows.
 
-        The context goes to the output and not into the GRU, so h_t does not depend on what was
-        found before: one GRU call gives the queries of all T decoder steps. Where the decoder reads
-        its own output, T is 1. Shapes: tokens (B, T), state (1, B, H), keys (B, S, H), mask (B, S).
-        Returns (logits (B, T, V), state after the last token (1, B, H), weights (B, T, S)).
+        The context goes to the output and not into the GRU, so h_t depends on the tokens, not on
+        what was found: one GRU call gives the queries of all T decoder steps. Where the decoder
+        reads its own output, T is 1. Shapes: tokens (B, T), state (1, B, H), keys (B, S, H), mask
+        (B, S). Returns (logits (B, T, V), state after the last token (1, B, H), weights (B, T, S)).
         """
         query, state = self.gru(self.embedding(tokens), state)  # h_t             (B, T, H)
         if self.score is None:
@@ -259,8 +259,8 @@ class Seq2Seq(nn.Module):
 def with_noise(tokens: Tensor, settings: Settings, generator: torch.Generator) -> Tensor:
     """Replace some symbols with random ones, but never PAD, SOS or EOS: (B, T) -> (B, T).
 
-    A trained decoder reads its own guesses, which may be wrong. With noise, it cannot safely rely
-    on the previous symbol to find its place. Compare Xie et al. 2017, arXiv:1703.02573.
+    When trained, the decoder will read its own guesses, which may be wrong. With noise, it cannot
+    safely rely on what it reads to find its place. Compare Xie et al. 2017, arXiv:1703.02573.
     """
     is_replaced = torch.rand(tokens.shape, generator=generator) < settings.noise
     end = FIRST_SYMBOL + len(settings.alphabet)
@@ -379,9 +379,9 @@ def evaluate(model: Seq2Seq, source: Tensor, settings: Settings) -> dict[str, fl
 
     Is the answer right? Exact match: strings that are right as a whole, including EOS. Is the
     picture right? Alignment: output symbols whose largest weight lies where the correct symbol
-    comes from; "one column left" and "one column right": those for which it lies beside it. These
-    three are percentages of `letters`: the symbols written, right or wrong, up to the length of the
-    right answer, without EOS. If attention chooses nothing, no letters are counted.
+    comes from; "one column left" and "one column right": those with their largest weight beside it.
+    These three are percentages of `letters`: the symbols written, right or wrong, up to the length
+    of the right answer, without EOS. If attention chooses nothing, no letters are counted.
     """
     target = make_targets(source, settings.task)
     tokens, weights = greedy_decode(model, source, max_steps=target.size(1))
