@@ -36,8 +36,8 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 # --- Task and settings ----------------------------------------------------------------------------
 
 # A task turns the lengths of strings, (B, 1), and the positions t of output symbols, (T,), into the
-# source positions where these come from; all positions count from 0. The output is shorter than the
-# string if its last positions lie outside. To add a task, add a line.
+# source positions that these symbols come from, all counted from 0. Where these lie outside the
+# string, the output has ended. To add a task, add a line.
 TASKS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "reverse": lambda length, t: length - 1 - t,
     "copy": lambda length, t: t,
@@ -68,7 +68,7 @@ class Settings:
     batch_size: int = setting(64, "strings in a training step", 1)
     lr: float = setting(0.03, "peak learning rate")
     teacher_forcing: float = setting(1.0, "chance of reading the true symbol in training", 0, 1)
-    noise: float = setting(0.2, "chance of replacing a symbol read in training", 0, 1)
+    noise: float = setting(0.2, "chance of reading a random symbol instead, in training", 0, 1)
     seed: int = setting(0, "fixes all random numbers of a training run", 0, 2**32 - 1)
     device: str = setting("cpu", "the device that PyTorch runs on: cpu, cuda, mps")
 
@@ -257,7 +257,7 @@ class Seq2Seq(nn.Module):
 
 
 def with_noise(tokens: Tensor, settings: Settings, generator: torch.Generator) -> Tensor:
-    """Replace some symbols with random ones, but never PAD, SOS or EOS: (B, T) -> (B, T).
+    """Replace some symbols with random ones; PAD, SOS and EOS stay. (B, T) -> (B, T).
 
     When trained, the decoder will read its own guesses, which may be wrong. With noise, it cannot
     safely rely on what it reads to find its place. Compare Xie et al. 2017, arXiv:1703.02573.
@@ -469,7 +469,7 @@ def run(settings: Settings, word: str, read: str | None, folder: Path) -> bool:
         return save(draw_loss(losses, {}).savefig, folder / "pytorch_seq2seq_loss.png")
     shown = watched[[0, 2, 4, 16]]  # the first step, an eighth, a quarter and all of training
     curve = draw_loss(losses, {step: snapshots[step] for step in shown})
-    matrix = draw_attention(own) if read is None else draw_readings({word: (own, given)})
+    matrix = draw_attention({word: own}) if read is None else draw_readings({word: (own, given)})
     is_saved = save(curve.savefig, folder / "pytorch_seq2seq_loss.png")
     is_saved &= save(matrix.savefig, folder / "pytorch_attention_matrix.png")
     is_saved &= save(lambda path: animate_decoding(own, path), folder / "pytorch_decoding.gif")
@@ -520,14 +520,18 @@ def draw_matrix(axes: Axes, decoded: Decoded, labels: list[str]) -> None:
     draw_marks(axes, "o", rings, range(len(rings)))
 
 
-def draw_attention(own: Decoded) -> Figure:
-    """Draw the attention matrix of a word."""
-    figure = Figure(figsize=(5, 4.5), dpi=150, layout="constrained")
-    axes = figure.subplots()
-    draw_matrix(axes, own, list(own.output))
+def draw_attention(words: dict[str, Decoded]) -> Figure:
+    """Draw attention matrices side by side, each under its title."""
+    figure = Figure(figsize=(min(8, 2 + 3 * len(words)), 4.5), dpi=150, layout="constrained")
+    panels = figure.subplots(1, len(words), squeeze=False)[0]
+    for axes, (title, decoded) in zip(panels, words.items(), strict=True):
+        draw_matrix(axes, decoded, list(decoded.output))
+        axes.set_title(shorten(title), size=10, parse_math=False)
+    for axes in panels[1:]:
+        axes.set_ylabel("")  # it stands beside the first
     if axes.lines:
-        axes.set_title(RING, size=10)
-    figure.colorbar(axes.images[0], label="attention weight")
+        figure.suptitle(RING, size=10)
+    figure.colorbar(axes.images[0], ax=figure.axes, label="attention weight")
     return figure
 
 
@@ -619,7 +623,7 @@ class Experiment(NamedTuple):
 
     models: dict[str, dict[str, object]]  # the name of a model, and the settings that it changes
     columns: tuple[str, ...]  # what the printed table shows
-    draw: Callable[[list[dict]], Figure] | None = None  # draws the figure, if any, given all runs
+    figures: dict[str, Callable[[list[dict]], Figure]]  # the name of each, and what draws all runs
 
 
 def different_symbols(settings: Settings, count: int, length: int) -> Tensor:
@@ -727,7 +731,7 @@ def markdown_table(runs: list[dict], columns: tuple[str, ...]) -> str:
 def write_csv(runs: list[dict], path: Path) -> None:
     """Write a line for each run: its model, its settings and its numbers, but no pictures."""
     with path.open("w", newline="", encoding="utf-8") as file:
-        names = [name for name in runs[0] if name != "pictures"]
+        names = [name for name in runs[0] if "picture" not in name]
         writer = csv.DictWriter(file, names, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
         writer.writerows(runs)
@@ -747,7 +751,8 @@ def run_experiment(name: str, seeds: range, device: str, folder: Path) -> bool:
         numbers = measure(model, settings)
         long_word = decode_word(model, LONG_WORD, settings)
         pictures = [decode_word(model, WORD, settings, read) for read in (None, READING)]
-        measured = {**numbers, "writes": long_word.output, "pictures": pictures}
+        pictures = {"pictures": pictures, "long picture": long_word}
+        measured = {**numbers, "writes": long_word.output, **pictures}
         runs.append({"model": model_name, **dataclasses.asdict(settings), **measured})
         result = f"{model_name}, seed {seed}, {numbers['exact match']:.2f}% right"
         print(f"{len(runs)} of {len(jobs)}: {result}", flush=True)
@@ -756,8 +761,9 @@ def run_experiment(name: str, seeds: range, device: str, folder: Path) -> bool:
         if not is_saved:
             break
     print(f"\n{markdown_table(runs, experiment.columns)}\n")
-    if is_saved and experiment.draw is not None:
-        is_saved = save(experiment.draw(runs).savefig, folder / f"pytorch_{name}.png")
+    if is_saved:
+        for title, draw in experiment.figures.items():
+            is_saved &= save(draw(runs).savefig, folder / f"pytorch_{title}.png")
     return is_saved
 
 
@@ -808,7 +814,7 @@ EXPERIMENTS = {
             "dot attention": {**ONE_VECTOR, "attention": "dot"},
         },
         columns=("90% right up to length", "exact match"),
-        draw=draw_bottleneck,
+        figures={"bottleneck": draw_bottleneck},
     ),
     # What do the dot score and teacher forcing save? Each of the other two differs from the default
     # by one flag.
@@ -819,6 +825,7 @@ EXPERIMENTS = {
             "no teacher forcing": {"teacher_forcing": 0.0},
         },
         columns=("ms per step", "steps to 90%", "seconds to 90%", "exact match"),
+        figures={},
     ),
     # When can you trust the picture? Each later model differs by one more flag.
     "alignment": Experiment(
@@ -838,7 +845,12 @@ EXPERIMENTS = {
             "right if EOS is held back",
         ),
         # The first three runs are those of the first seed.
-        draw=lambda runs: draw_readings({run["model"]: run["pictures"] for run in runs[:3]}),
+        figures={
+            "alignment": lambda runs: draw_readings({x["model"]: x["pictures"] for x in runs[:3]}),
+            "twenty_letters": lambda runs: draw_attention(
+                {run["model"]: run["long picture"] for run in runs[:3]}
+            ),
+        },
     ),
 }
 

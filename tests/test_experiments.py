@@ -137,7 +137,7 @@ RUNS = [("20 steps", "7"), ("30 steps", "7"), ("20 steps", "8"), ("30 steps", "8
 def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     """Replace an experiment by one with two small models; return its command line."""
     models = {f"{n} steps": {"max_length": 4, "hidden_size": 8, "steps": n} for n in (20, 30)}
-    experiment = seq2seq.Experiment(models, ("exact match", "alignment"), None)
+    experiment = seq2seq.Experiment(models, ("exact match", "alignment"), {})
     monkeypatch.setitem(seq2seq.EXPERIMENTS, "speed", experiment)
     return ["--experiment", "speed", "--seed", "7", "--runs", "2", "--assets", str(tmp_path)]
 
@@ -171,6 +171,40 @@ def test_an_experiment_prints_the_medians_of_the_raw_results_that_it_writes(
     for cells, model in zip(table, ("20 steps", "30 steps"), strict=True):
         values = [float(run["exact match"]) for run in runs if run["model"] == model]
         assert cells[1:3] == [model, seq2seq.cell(values)]
+
+
+def test_an_experiment_draws_what_its_models_make_of_two_words(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    figures = {"some": lambda runs: seen.extend(runs) or seq2seq.Figure()}
+    experiment = seq2seq.EXPERIMENTS["speed"]._replace(figures=figures)
+    monkeypatch.setitem(seq2seq.EXPERIMENTS, "speed", experiment)
+    monkeypatch.setattr(seq2seq, "measure", lambda *given: {"exact match": 50.0, "alignment": 50.0})
+    seq2seq.main(command)
+    assert (tmp_path / "pytorch_some.png").exists()
+    assert [(run["model"], str(run["seed"])) for run in seen] == RUNS
+    for run in seen:
+        (own, given), long = run["pictures"], run["long picture"]
+        assert own.word == given.word == "copyright" and long.word == "abcdefghijklmnopqrst"
+        assert given.read == ["SOS", *"thgdirypoc"] and own.read == ["SOS", *own.written[:-1]]
+        assert long.output == run["writes"]
+
+
+def test_the_pictures_of_the_page_are_those_of_the_first_seed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    models = seq2seq.EXPERIMENTS["alignment"].models
+    for name in ("draw_readings", "draw_attention"):
+        monkeypatch.setattr(seq2seq, name, lambda shown: shown)
+    runs = [
+        {"model": model, "pictures": f"{seed} {model}", "long picture": f"{model} {seed}"}
+        for seed in range(2)
+        for model in models
+    ]
+    figures = seq2seq.EXPERIMENTS["alignment"].figures
+    assert figures["alignment"](runs) == {model: f"0 {model}" for model in models}
+    assert figures["twenty_letters"](runs) == {model: f"{model} 0" for model in models}
 
 
 def test_what_was_measured_before_an_interrupt_is_kept(

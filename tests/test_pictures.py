@@ -46,9 +46,10 @@ def labels_of(axes: Axes) -> tuple[list[str], list[str]]:
 
 
 def test_the_matrix_shows_the_weights_with_symbols_and_rings(word: object) -> None:
-    figure = seq2seq.draw_attention(word)
+    figure = seq2seq.draw_attention({"some $ word": word})
     assert any("ring" in text for text in texts_of(figure))
     axes, bar = figure.axes
+    assert axes.get_title() == "some $ word"
     np.testing.assert_array_equal(axes.images[0].get_array(), WEIGHTS[:3], "EOS has no place")
     assert axes.images[0].get_clim() == (0, 1) and bar.get_ylabel() == "attention weight"
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("source symbol", "symbol written")
@@ -56,6 +57,21 @@ def test_the_matrix_shows_the_weights_with_symbols_and_rings(word: object) -> No
     assert list(axes.get_xticks()) == list(axes.get_yticks()) == [0, 1, 2]
     assert axes.get_ylim() == (2.5, -0.5) and axes.get_xlim() == (-0.5, 2.5), "first at the top"
     assert marks_of(axes, "o") == [[2, 0], [1, 1], [0, 2]]
+
+
+def test_several_matrices_stand_side_by_side_each_with_its_own_rows(word: object) -> None:
+    short = decoded("W$b", ["SOS", "b", "$"], ["b", "$", "EOS"], WEIGHTS[:3] / 2)
+    figure = seq2seq.draw_attention({"one": word, "two": short})
+    texts_of(figure)
+    one, two, _ = figure.axes
+    for axes, title, symbols, weights in (
+        (one, "one", ["b", "$", "W"], WEIGHTS[:3]),
+        (two, "two", ["b", "$"], WEIGHTS[:2] / 2),
+    ):
+        assert axes.get_title() == title and labels_of(axes)[1] == symbols
+        np.testing.assert_array_equal(axes.images[0].get_array(), weights)
+        assert marks_of(axes, "o") == [[2, 0], [1, 1], [0, 2]][: len(symbols)]
+    assert one.get_position().x1 < two.get_position().x0
 
 
 @pytest.mark.parametrize("names", [["one"], ["one", "two", "three"]])

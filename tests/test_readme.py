@@ -48,21 +48,20 @@ def test_every_command_can_be_typed_and_keeps_the_committed_results(
         monkeypatch.setattr(seq2seq, name, lambda *given: ran.append(given) or True)
     monkeypatch.chdir(ROOT)
     commands = [block.splitlines() for language, block in BLOCKS if language == "bash"]
-    start, tests, (figure, no_noise), exercise = commands
+    start, tests, (figure, no_noise) = commands
     scripts = ["python 00_scratch.py", "python 01_pytorch.py", "python -m pytest"]
     assert [line for line in start + tests if line.startswith("python ")][1:] == scripts
     # The flags of a model in the text are those of the experiment, its word that of the figure.
     (flags,) = re.findall(r"\*plain\*, also has no noise, [^`]+: `(--[^`]+)`", TEXT)
     default, plain = (no_noise.replace("--noise 0", x) for x in ("", flags))
-    for command in (figure, default, no_noise, plain, *exercise):
+    for command in (figure, default, no_noise, plain):
         python, script, *words = shlex.split(command)
         assert (python, script) == ("python", "01_pytorch.py")
         seq2seq.main(words)
     word, reading, folder = seq2seq.WORD, seq2seq.READING, Path("out/no_noise")
     models = EXPERIMENTS["alignment"].models.values()
     settings = [(seq2seq.Settings(**model), word, reading, folder) for model in models]
-    assert ran[:4] == [("alignment", range(1), "cpu", Path("out")), *settings]
-    assert [word for _, word, _, _ in ran[4:]] == [seq2seq.LONG_WORD]
+    assert ran == [("alignment", range(1), "cpu", Path("out")), *settings]
     with pytest.raises(SystemExit):
         seq2seq.main(["--help"])
     known = set(re.findall(r"--[a-z][a-z-]+", capsys.readouterr().out))
@@ -162,7 +161,7 @@ def test_what_three_models_write_of_twenty_letters_is_what_they_wrote() -> None:
     # Four defaults begin as they should, and go on as with fewer letters.
     holes = {answer[:i] + answer[-n:][i:] for n in (16, 17) for i in range(1, n)}
     assert default in holes and [run["writes"] in holes for run in runs[::3]].count(True) == 4
-    assert "with four of five seeds, its later rows mostly lie on the diagonal" in TEXT
+    assert "with four of five seeds, its later weights mostly lie on the diagonal" in TEXT
 
 
 def test_the_dot_score_saves_steps_and_seconds_and_teacher_forcing_saves_seconds() -> None:
