@@ -623,7 +623,7 @@ class Experiment(NamedTuple):
 
     models: dict[str, dict[str, object]]  # the name of a model, and the settings that it changes
     columns: tuple[str, ...]  # what the printed table shows
-    figures: dict[str, Callable[[list[dict]], Figure]]  # the name of each, and what draws all runs
+    figures: dict[str, Callable[[list[dict]], Figure]]  # what draws each, given all runs
 
 
 def different_symbols(settings: Settings, count: int, length: int) -> Tensor:
