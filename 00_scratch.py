@@ -79,7 +79,7 @@ def attentional_state(context: np.ndarray, query: np.ndarray, W_c: np.ndarray) -
 def final_output(
     context: np.ndarray, query: np.ndarray, W_c: np.ndarray, W_s: np.ndarray
 ) -> np.ndarray:
-    """Predict the next word (Luong et al. 2015, equation 6): W_s (V, d) -> probabilities (T, V)."""
+    """Predict the next word (Luong et al. 2015, equation 6): p(y_t), (T, V), given W_s, (V, d)."""
     attentional = attentional_state(context, query, W_c)
     logits = attentional @ W_s.T  # W_s tanh(W_c [c_t ; h_t])                   (T, V)
     return softmax(logits)  # p(y_t) = softmax(W_s tanh(W_c [c_t ; h_t]))       (T, V)

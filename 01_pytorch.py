@@ -36,8 +36,8 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 # --- Task and settings ----------------------------------------------------------------------------
 
 # A task turns the lengths of strings, (B, 1), and the positions t of output symbols, (T,), into the
-# source positions that these symbols come from, all counted from 0. Where these lie outside the
-# string, the output has ended. To add a task, add a line.
+# source positions that these symbols come from, all counted from 0. The output is as long as the
+# string, or ends where these positions leave it. To add a task, add a line.
 TASKS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "reverse": lambda length, t: length - 1 - t,
     "copy": lambda length, t: t,
@@ -217,10 +217,11 @@ class AttnDecoderRNN(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Read T previous tokens and predict, after each, the one that follows.
 
-        The context goes to the output and not into the GRU, so h_t depends on the tokens, not on
-        what was found: one GRU call gives the queries of all T decoder steps. Where the decoder
-        reads its own output, T is 1. Shapes: tokens (B, T), state (1, B, H), keys (B, S, H), mask
-        (B, S). Returns (logits (B, T, V), state after the last token (1, B, H), weights (B, T, S)).
+        The context goes to the output and not into the GRU, so h_t depends on the first state and
+        the tokens, not on what was found: one GRU call gives the queries of all T decoder steps.
+        Where the decoder reads its own output, T is 1. Shapes: tokens (B, T), state (1, B, H), keys
+        (B, S, H), mask (B, S). Returns (logits (B, T, V), state after the last token (1, B, H),
+        weights (B, T, S)).
         """
         query, state = self.gru(self.embedding(tokens), state)  # h_t             (B, T, H)
         if self.score is None:
@@ -874,7 +875,7 @@ def make_parser() -> argparse.ArgumentParser:
             help=f"{field.metadata['help']} (default: {field.default})",
         )
     add("--sequence", metavar="TEXT", help='the word to draw (default: "attention", if it fits)')
-    add("--read", metavar="TEXT", help="what the decoder reads instead of what it writes")
+    add("--read", metavar="TEXT", help="what the trained decoder reads instead of what it writes")
     add("--experiment", choices=EXPERIMENTS, help="repeat a comparison from the README")
     add("--runs", type=int, default=5, help="seeds per experiment, from --seed on (default: 5)")
     assets = Path(__file__).resolve().parent / "assets"
