@@ -751,8 +751,8 @@ def run_experiment(name: str, seeds: range, device: str, folder: Path) -> bool:
         model = Seq2Seq(settings)
         numbers = measure(model, settings)
         long_word = decode_word(model, LONG_WORD, settings)
-        pictures = [decode_word(model, WORD, settings, read) for read in (None, READING)]
-        pictures = {"pictures": pictures, "long picture": long_word}
+        readings = [decode_word(model, WORD, settings, read) for read in (None, READING)]
+        pictures = {"pictures": readings, "long picture": long_word}
         measured = {**numbers, "writes": long_word.output, **pictures}
         runs.append({"model": model_name, **dataclasses.asdict(settings), **measured})
         result = f"{model_name}, seed {seed}, {numbers['exact match']:.2f}% right"
